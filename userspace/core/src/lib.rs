@@ -1,0 +1,13 @@
+//! The sans-IO core of weir: what is wanted (the plan), what is happening (machines), what follows (outputs).
+//!
+//! Owns the plan's types, the health machine, balancing, and the engine that ties them. Never opens a socket, reads a
+//! clock, draws a random number, spawns a task or parses a file: time and randomness come in as arguments, effects go
+//! out as values. `weir-config` builds the plan, `weir-datapath`, `weir-relay` and `weir-health` carry it out, the
+//! `weir` binary connects them.
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod engine;
+pub mod health;
+pub mod ids;
+pub mod plan;
