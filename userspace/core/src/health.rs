@@ -1,4 +1,11 @@
-//! Health of backends: the states that every part of weir speaks of, and (in `health/`) the machine behind them.
+//! Health of backends: the words that every part of weir speaks of, and (in `health/`) the machine behind them.
+//!
+//! Owns states, wishes, results and causes. Never runs a check (`weir-health` does) and never keeps a backend's record
+//! (`engine` does): `machine` says what follows from a check, `schedule` when the next one is due.
+
+pub mod machine;
+pub(crate) mod rng;
+pub(crate) mod schedule;
 
 use std::{fmt, time::Duration};
 

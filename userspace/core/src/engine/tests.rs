@@ -1,0 +1,1 @@
+//! The engine, scene by scene.
