@@ -17,21 +17,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{
-    usable::{Usable, usable},
-    view::{BackendView, LastCheck, PoolView},
-};
 use self::{
     member::{Effects, Member},
     view::last_check,
 };
+pub use self::{
+    usable::{Usable, usable},
+    view::{BackendView, LastCheck, PoolView},
+};
 use crate::{
-    health::{
-        Admin, Failure, Outcome, ProbeResult, Word,
-        machine::Transition,
-        rng::Rng,
-        schedule::Due,
-    },
+    health::{Admin, Failure, Outcome, ProbeResult, Word, machine::Transition, rng::Rng, schedule::Due},
     ids::{BackendKey, PoolName},
     plan::{Backend, CheckKind, Plan, Pool},
 };
@@ -75,7 +70,11 @@ pub struct UnknownBackend(pub BackendKey);
 
 impl std::fmt::Display for UnknownBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "no backend {} is configured; `weir pools` lists them all", self.0)
+        write!(
+            f,
+            "no backend {} is configured; `weir pools` lists them all",
+            self.0
+        )
     }
 }
 
@@ -145,10 +144,18 @@ impl Engine {
     /// checked by the new one soon. New ones are pending (or, without a check, up). Removed ones vanish, probes of
     /// theirs are cancelled.
     pub fn apply(&mut self, plan: Arc<Plan>, now: Instant) {
-        let wanted: BTreeMap<&BackendKey, &Pool> =
-            plan.pools.iter().flat_map(|pool| pool.backends.iter().map(|b| (&b.key, &**pool))).collect();
+        let wanted: BTreeMap<&BackendKey, &Pool> = plan
+            .pools
+            .iter()
+            .flat_map(|pool| pool.backends.iter().map(|b| (&b.key, &**pool)))
+            .collect();
 
-        let gone: Vec<_> = self.members.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+        let gone: Vec<_> = self
+            .members
+            .keys()
+            .filter(|key| !wanted.contains_key(key))
+            .cloned()
+            .collect();
         for key in gone {
             self.with(&key, |member, effects| member.halt(effects));
             self.members.remove(&key);
@@ -163,7 +170,9 @@ impl Engine {
                 };
                 self.members.insert(key.clone(), member);
             }
-            let begins = self.with(key, |member, effects| member.set_check(key, pool.check.as_ref(), now, effects));
+            let begins = self.with(key, |member, effects| {
+                member.set_check(key, pool.check.as_ref(), now, effects)
+            });
             if begins == Some(true) {
                 begin.push(key);
             }
@@ -195,7 +204,9 @@ impl Engine {
     /// Takes a probe's result. Ignored if nobody waits for it any more: cancelled, lost, or asked by another engine.
     pub fn probe_finished(&mut self, id: ProbeId, result: ProbeResult, now: Instant) {
         if let Some(key) = self.effects.flights.get(&id).cloned() {
-            self.with(&key, |member, effects| member.finished(&key, result, now, effects));
+            self.with(&key, |member, effects| {
+                member.finished(&key, result, now, effects)
+            });
         }
     }
 
@@ -238,8 +249,15 @@ impl Engine {
             return Some(output);
         }
         while let Some(name) = self.effects.touched.pop_first() {
-            let Some(pool) = self.plan.as_ref().and_then(|plan| plan.pool(&name)) else { continue };
-            let now: Vec<_> = pool.backends.iter().map(|b| b.key.address).zip(self.usable_of(pool)).collect();
+            let Some(pool) = self.plan.as_ref().and_then(|plan| plan.pool(&name)) else {
+                continue;
+            };
+            let now: Vec<_> = pool
+                .backends
+                .iter()
+                .map(|b| b.key.address)
+                .zip(self.usable_of(pool))
+                .collect();
             if self.published.get(&name) != Some(&now) {
                 self.published.insert(name.clone(), now);
                 return Some(Output::PoolChanged(name));
@@ -266,12 +284,16 @@ impl Engine {
 
     /// How many backends of a pool are up and ready, backups included. 0 if the plan has no such pool.
     pub fn healthy(&self, pool: &PoolName) -> usize {
-        self.words(pool).map_or(0, |words| words.iter().filter(|w| w.takes_new()).count())
+        self.words(pool)
+            .map_or(0, |words| words.iter().filter(|w| w.takes_new()).count())
     }
 
     /// All pools, in order of the plan, for status and metrics.
     pub fn pools(&self) -> impl Iterator<Item = PoolView<'_>> {
-        self.plan.iter().flat_map(|plan| &plan.pools).map(|pool| self.view(pool))
+        self.plan
+            .iter()
+            .flat_map(|plan| &plan.pools)
+            .map(|pool| self.view(pool))
     }
 
     /// One pool. None if the plan has no such pool.
@@ -300,11 +322,18 @@ impl Engine {
         };
         let backends: Vec<_> = pool.backends.iter().zip(usable).filter_map(view).collect();
         let healthy = backends.iter().filter(|b| b.word.takes_new()).count();
-        PoolView { pool, healthy, backends }
+        PoolView {
+            pool,
+            healthy,
+            backends,
+        }
     }
 
     fn words_of(&self, pool: &Pool) -> Vec<Word> {
-        pool.backends.iter().map(|b| self.word(&b.key).unwrap_or(Word::PENDING)).collect()
+        pool.backends
+            .iter()
+            .map(|b| self.word(&b.key).unwrap_or(Word::PENDING))
+            .collect()
     }
 
     fn usable_of(&self, pool: &Pool) -> Vec<Usable> {

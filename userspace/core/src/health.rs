@@ -80,7 +80,10 @@ pub struct Word {
 
 impl Word {
     /// A backend nothing is known of.
-    pub const PENDING: Self = Self { state: State::Pending, admin: Admin::Ready };
+    pub const PENDING: Self = Self {
+        state: State::Pending,
+        admin: Admin::Ready,
+    };
 
     /// Whether it may take new flows, connections and requests.
     pub const fn takes_new(self) -> bool {

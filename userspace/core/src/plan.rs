@@ -157,7 +157,9 @@ pub struct HttpCheck {
 impl HttpCheck {
     /// Whether a status counts as success.
     pub fn accepts(&self, status: u16) -> bool {
-        self.status.iter().any(|&(low, high)| (low..=high).contains(&status))
+        self.status
+            .iter()
+            .any(|&(low, high)| (low..=high).contains(&status))
     }
 }
 
@@ -201,7 +203,12 @@ pub struct Listen {
 impl Listen {
     /// One key per port.
     pub fn keys(&self) -> impl Iterator<Item = ListenKey> + use<> {
-        let Self { addr, first, last, protocol } = *self;
+        let Self {
+            addr,
+            first,
+            last,
+            protocol,
+        } = *self;
         (first..=last).map(move |port| ListenKey { addr, port, protocol })
     }
 
@@ -397,7 +404,11 @@ impl IpNet {
         if prefix > width {
             return None;
         }
-        let host = if prefix == width { 0 } else { bits & (u128::MAX >> (128 - u32::from(width) + u32::from(prefix))) };
+        let host = if prefix == width {
+            0
+        } else {
+            bits & (u128::MAX >> (128 - u32::from(width) + u32::from(prefix)))
+        };
         (host == 0).then_some(Self { addr, prefix })
     }
 

@@ -38,7 +38,13 @@ impl Effects {
         // one before must not pass for one of ours. 52 bits, so that a reader of JSON takes it as it is.
         let next_id = rng.next() >> 12;
         let (outputs, touched, flights) = (VecDeque::new(), BTreeSet::new(), BTreeMap::new());
-        Self { outputs, touched, flights, rng, next_id }
+        Self {
+            outputs,
+            touched,
+            flights,
+            rng,
+            next_id,
+        }
     }
 }
 
@@ -87,7 +93,10 @@ impl Member {
     }
 
     pub(super) const fn word(&self) -> Word {
-        Word { state: self.machine.state(), admin: self.admin }
+        Word {
+            state: self.machine.state(),
+            admin: self.admin,
+        }
     }
 
     /// Stops checking.
@@ -169,7 +178,8 @@ impl Member {
         self.last = Some((result, now));
         self.event(key, event, cause, now, effects);
         if let Some(check) = &self.check {
-            self.schedule.ended(check, self.machine.state(), now, &mut effects.rng);
+            self.schedule
+                .ended(check, self.machine.state(), now, &mut effects.rng);
         }
     }
 
@@ -181,8 +191,10 @@ impl Member {
 
     fn event(&mut self, key: &BackendKey, event: Event, cause: Cause, now: Instant, effects: &mut Effects) {
         // Without a check no threshold is asked.
-        let thresholds =
-            self.check.as_ref().map_or(Thresholds { rise: 1, fall: 1 }, |check| Thresholds {
+        let thresholds = self
+            .check
+            .as_ref()
+            .map_or(Thresholds { rise: 1, fall: 1 }, |check| Thresholds {
                 rise: check.rise,
                 fall: check.fall,
             });

@@ -32,7 +32,11 @@ pub fn usable(pool: &Pool, words: &[Word]) -> Vec<Usable> {
             alive: word.keeps_old(),
         })
         .collect();
-    let primaries = pool.backends.iter().zip(&usable).any(|(b, u)| !b.backup && u.weight > 0);
+    let primaries = pool
+        .backends
+        .iter()
+        .zip(&usable)
+        .any(|(b, u)| !b.backup && u.weight > 0);
     if primaries {
         for (backend, usable) in pool.backends.iter().zip(&mut usable) {
             if backend.backup {

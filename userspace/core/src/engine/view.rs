@@ -60,5 +60,8 @@ pub struct LastCheck<'a> {
 }
 
 pub(super) fn last_check(member: &Member) -> Option<LastCheck<'_>> {
-    member.last.as_ref().map(|(result, at)| LastCheck { result, at: *at })
+    member
+        .last
+        .as_ref()
+        .map(|(result, at)| LastCheck { result, at: *at })
 }

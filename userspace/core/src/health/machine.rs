@@ -62,7 +62,11 @@ pub struct Machine {
 impl Machine {
     /// A backend in that state, with no results counted yet.
     pub const fn new(state: State) -> Self {
-        Self { state, successes: 0, failures: 0 }
+        Self {
+            state,
+            successes: 0,
+            failures: 0,
+        }
     }
 
     /// The state.

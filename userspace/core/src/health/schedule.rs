@@ -43,7 +43,12 @@ enum Phase {
     /// Next check at.
     Waiting(Instant),
     /// A check is under way.
-    Flying { id: ProbeId, started: Instant, deadline: Instant, extended: bool },
+    Flying {
+        id: ProbeId,
+        started: Instant,
+        deadline: Instant,
+        extended: bool,
+    },
 }
 
 /// What a timer that has run out asks for.
@@ -70,7 +75,11 @@ pub(crate) struct Schedule {
 impl Schedule {
     /// No checks.
     pub(crate) const fn idle() -> Self {
-        Self { phase: Phase::Idle, burst: 0, settled: false }
+        Self {
+            phase: Phase::Idle,
+            burst: 0,
+            settled: false,
+        }
     }
 
     /// Begins anew: the `index`-th of `count` backends that begin at `now`. What was under way is forgotten (see
@@ -80,7 +89,11 @@ impl Schedule {
         let share = check.interval.min(LONGEST).min(STAGGER.saturating_mul(count)) / count;
         let wait = share.saturating_mul(index) + rng.within(share);
         let burst = check.rise.saturating_add(check.fall);
-        *self = Self { phase: Phase::Waiting(after(now, wait)), burst, settled: false };
+        *self = Self {
+            phase: Phase::Waiting(after(now, wait)),
+            burst,
+            settled: false,
+        };
     }
 
     /// When [`Self::expire`] has something to say.
@@ -118,9 +131,9 @@ impl Schedule {
             Phase::Waiting(at) if *at > now => Due::Nothing,
             Phase::Waiting(_) => Due::Start,
             Phase::Flying { deadline, .. } if *deadline > now => Due::Nothing,
-            Phase::Flying { deadline, extended, .. }
-                if !*extended && now.duration_since(*deadline) > GRACE =>
-            {
+            Phase::Flying {
+                deadline, extended, ..
+            } if !*extended && now.duration_since(*deadline) > GRACE => {
                 *deadline = after(now, GRACE);
                 *extended = true;
                 Due::Nothing
@@ -132,12 +145,19 @@ impl Schedule {
     /// A check starts now.
     pub(crate) fn started(&mut self, id: ProbeId, check: &Check, now: Instant) {
         let deadline = after(now, check.timeout.min(LONGEST) + GRACE);
-        self.phase = Phase::Flying { id, started: now, deadline, extended: false };
+        self.phase = Phase::Flying {
+            id,
+            started: now,
+            deadline,
+            extended: false,
+        };
     }
 
     /// The check under way has ended, which led to `state`: plans the next. Nothing if none was under way.
     pub(crate) fn ended(&mut self, check: &Check, state: State, now: Instant, rng: &mut Rng) {
-        let Phase::Flying { started, .. } = self.phase else { return };
+        let Phase::Flying { started, .. } = self.phase else {
+            return;
+        };
         let interval = check.interval.min(LONGEST);
         let at = if state == State::Pending && self.burst > 1 {
             self.burst -= 1;
