@@ -1,0 +1,1 @@
+//! The choice, by tables and properties.
