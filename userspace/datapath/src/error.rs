@@ -1,0 +1,179 @@
+//! Why the datapath could not do what it was asked. Every text names the thing, the place and the mend.
+
+use std::{io, path::PathBuf};
+
+use weir_core::ids::{ListenKey, ServiceName};
+
+/// Why the datapath could not be opened or attached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The binary holds no eBPF object.
+    #[error("this binary was built without the eBPF object; build it with `cargo xtask build`")]
+    NoObject,
+    /// `xdp = "off"` was given.
+    #[error("xdp is \"off\": there is no datapath to open")]
+    Off,
+    /// The pin directory is not on a bpf file system.
+    #[error(
+        "{} is not on a bpf file system; mount one with `mount -t bpf bpf /sys/fs/bpf`, or set node.pins to a directory \
+         on one", path.display()
+    )]
+    NoBpffs {
+        /// The pin directory as configured.
+        path: PathBuf,
+    },
+    /// Another control process holds the pin directory.
+    #[error(
+        "another weir control process{} uses {}; stop it first, or give this one another node.pins and admin.socket",
+        pid.map(|p| format!(" (pid {p})")).unwrap_or_default(), path.display()
+    )]
+    Locked {
+        /// The pin directory.
+        path: PathBuf,
+        /// The process that holds it, when it says so.
+        pid: Option<i32>,
+    },
+    /// A pinned map is not as this binary would make it.
+    #[error(
+        "the pinned map {map} in {} has {what} {found}, this configuration needs {expected}; stop weir in order (it then \
+         removes its pins) or remove the directory {}, and start again", dir.display(), dir.display()
+    )]
+    PinMismatch {
+        /// Name of the map.
+        map: String,
+        /// Directory of the pinned maps.
+        dir: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the kernel says it is.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// The embedded object does not fit the layouts that this binary was built with.
+    #[error("the eBPF object does not fit this binary: {0}; build both anew with `cargo xtask build`")]
+    Object(String),
+    /// The kernel refused a map or a program.
+    #[error("the kernel refused {what}: {cause}{mend}")]
+    Load {
+        /// The map or program.
+        what: String,
+        /// The kernel's words.
+        cause: String,
+        /// What the operator can do, with leading punctuation; may be empty.
+        mend: &'static str,
+    },
+    /// An interface does not exist in this network namespace.
+    #[error(
+        "interface {name:?} does not exist in this network namespace; correct node.interfaces or create it first"
+    )]
+    NoInterface {
+        /// Its name.
+        name: String,
+    },
+    /// XDP could not be attached.
+    #[error("XDP could not be attached to interface {name} in {mode} mode: {cause}; {mend}")]
+    Attach {
+        /// The interface.
+        name: String,
+        /// `native` or `generic`.
+        mode: &'static str,
+        /// The kernel's reason in words.
+        cause: String,
+        /// What the operator can do.
+        mend: String,
+    },
+    /// The sk_lookup program could not be attached.
+    #[error("{program} could not be attached to the network namespace: {cause}", program = weir_abi::names::STEER_PROGRAM)]
+    Steer {
+        /// The kernel's reason.
+        cause: io::Error,
+    },
+    /// A sysctl could not be read or set.
+    #[error("sysctl {name} could not be {doing}: {cause}; weir needs it to look routes up for forwarded packets")]
+    Sysctl {
+        /// Its dotted name.
+        name: String,
+        /// `read` or `set`.
+        doing: &'static str,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// A file or directory could not be used.
+    #[error("{doing} {}: {cause}", path.display())]
+    File {
+        /// What was being done, as in "cannot create".
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+    /// A map could not be read or written.
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+/// A map operation that the kernel refused.
+#[derive(Debug, thiserror::Error)]
+#[error("map {map}: cannot {doing}: {cause}")]
+pub struct MapError {
+    /// Name of the map.
+    pub map: &'static str,
+    /// What was being done, as in "update".
+    pub doing: &'static str,
+    /// The kernel's reason.
+    pub cause: io::Error,
+}
+
+/// Why a desired state could not be put into the maps. What was written before it stays; the same call made again
+/// carries on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name or a key was given twice.
+    #[error("{0} is given twice: every service name and every listen address can be used once")]
+    Duplicate(String),
+    /// A table has no room.
+    #[error("{what} do not fit: {need} needed, room for {room}; raise {tunable} (the pins must then be made anew)")]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many are needed.
+        need: u64,
+        /// How many fit.
+        room: u64,
+        /// The capacity to raise.
+        tunable: &'static str,
+    },
+    /// A ring's size is not one that Maglev can fill.
+    #[error("service {service}: a ring of {size} slots cannot be built: {cause}; take a prime such as 65537")]
+    Ring {
+        /// The service.
+        service: ServiceName,
+        /// The size asked for.
+        size: u32,
+        /// Why not.
+        cause: String,
+    },
+    /// A socket cannot be used for steering.
+    #[error("socket for {key} cannot be used for steering: {cause}; it must be a listening TCP or a bound UDP socket")]
+    Socket {
+        /// The listener.
+        key: ListenKey,
+        /// The kernel's reason.
+        cause: io::Error,
+    },
+    /// A map could not be read or written.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The state file could not be written.
+    #[error("cannot write {}: {cause}; without it a restart could not tell which backend a number stands for", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        cause: io::Error,
+    },
+}

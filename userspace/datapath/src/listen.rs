@@ -1,0 +1,151 @@
+//! Listening sockets: one SO_REUSEPORT group per listener, one socket per relay worker.
+//!
+//! Needs neither BPF nor privilege (ports below 1024 apart). Never accepts: the relay does. Which connections a steered
+//! listener gets is up to [`Datapath::steer`](crate::Datapath::steer).
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+use weir_core::ids::{ListenKey, Protocol};
+
+/// Where a listener's sockets are bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// To the key's own address and port.
+    Bound,
+    /// To a loopback address of the key's family and a port that the kernel picks: sk_lookup brings it connections for
+    /// the key, and nothing from outside reaches it otherwise.
+    Steered,
+}
+
+/// How the sockets behave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted, per socket. The kernel caps it at net.core.somaxconn.
+    pub backlog: u16,
+    /// Wake the relay only when a client has sent its first bytes, or after this time (whole seconds, at least 1).
+    /// TCP only.
+    pub defer_accept: Option<Duration>,
+    /// Send small segments at once (TCP_NODELAY); accepted connections inherit it. TCP only.
+    pub nodelay: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 4096, defer_accept: None, nodelay: true }
+    }
+}
+
+/// Why a listener could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {key}: {cause}{mend}")]
+pub struct ListenError {
+    /// The listener.
+    pub key: ListenKey,
+    /// The system's reason.
+    pub cause: io::Error,
+    /// What the operator can do, with leading punctuation; may be empty.
+    pub mend: &'static str,
+}
+
+impl ListenError {
+    fn new(key: ListenKey, how: How, cause: io::Error) -> Self {
+        let mend = match cause.kind() {
+            io::ErrorKind::AddrInUse => "; another process has this port: `ss -lntup` shows which",
+            io::ErrorKind::PermissionDenied if key.port < 1024 => {
+                "; ports below 1024 need root or CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
+            }
+            io::ErrorKind::AddrNotAvailable => match how {
+                How::Bound => "; no interface of this box has the address",
+                How::Steered => "; the loopback interface is down or has no address of this family",
+            },
+            _ => match cause.raw_os_error() {
+                Some(libc::EMFILE) => "; too many open files: raise RLIMIT_NOFILE (LimitNOFILE= in the unit)",
+                Some(libc::EAFNOSUPPORT) => "; this kernel has the address family switched off",
+                _ => "",
+            },
+        };
+        Self { key, cause, mend }
+    }
+}
+
+/// Opens the sockets of one listener: `workers` of them (at least one), nonblocking and close-on-exec, all in one
+/// SO_REUSEPORT group.
+///
+/// # Errors
+/// When a socket cannot be made, bound or listened on; those made before it are closed again.
+pub fn bind(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -> Result<Vec<OwnedFd>, ListenError> {
+    open_group(key, how, workers, options).map_err(|cause| ListenError::new(key, how, cause))
+}
+
+fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -> io::Result<Vec<OwnedFd>> {
+    let mut address = match how {
+        How::Bound => SocketAddr::new(key.addr, key.port),
+        How::Steered => SocketAddr::new(loopback(key.addr), 0),
+    };
+    if how == How::Bound && address.port() != 0 {
+        // SO_REUSEPORT would silently share the port with another process of the same user that set it too. A first
+        // bind without it finds that out; SO_REUSEADDR lets it pass over connections in TIME_WAIT, not over listeners.
+        let probe = open(key.protocol, address)?;
+        if key.protocol == Protocol::Tcp {
+            probe.set_reuse_address(true)?;
+        }
+        probe.bind(&address.into())?;
+    }
+    let mut sockets = Vec::with_capacity(usize::from(workers.max(1)));
+    for _ in 0..workers.max(1) {
+        let socket = open(key.protocol, address)?;
+        socket.set_reuse_port(true)?;
+        match key.protocol {
+            Protocol::Tcp => {
+                socket.set_reuse_address(true)?;
+                socket.set_tcp_nodelay(options.nodelay)?;
+                if let Some(wait) = options.defer_accept {
+                    defer_accept(&socket, wait)?;
+                }
+                socket.bind(&address.into())?;
+                socket.listen(i32::from(options.backlog))?;
+            }
+            Protocol::Udp => socket.bind(&address.into())?,
+        }
+        if address.port() == 0
+            && let Some(bound) = socket.local_addr()?.as_socket()
+        {
+            address.set_port(bound.port());
+        }
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
+}
+
+fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn loopback(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    }
+}
+
+fn defer_accept(socket: &Socket, wait: Duration) -> io::Result<()> {
+    let seconds = i32::try_from(wait.as_secs().max(1)).unwrap_or(i32::MAX);
+    crate::sys::set_int_option(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+#[cfg(test)]
+mod tests;
