@@ -1,0 +1,189 @@
+//! nginx as a backend: says its name, tells what it was asked, stores and gives files, falls sick on request.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | 200, or 503 while it is [sick](Nginx::set_sick); not logged |
+//! | `/files/NAME` | GET: the file; PUT: stores it (see [`Nginx::file`]) |
+//! | `/slow/NAME` | the file, at [`SLOW_RATE`] bytes a second |
+//! | `/status/CODE` | an empty answer with that status, for 404, 500 and 503 |
+//! | anything else | `NAME CLIENT-ADDRESS SERVER-ADDRESS:PORT`, one line |
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    command::Cmd,
+    netns::Netns,
+    process::{Process, tail},
+    scratch::Scratch,
+    wait::wait_until,
+};
+
+/// Bytes a second of `/slow/`.
+pub const SLOW_RATE: usize = 2 << 20;
+
+/// A running nginx: one master, one worker. Killed when dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    name: String,
+    listen: Vec<SocketAddr>,
+    process: Process,
+    scratch: Scratch,
+}
+
+impl Nginx {
+    /// Starts it inside a namespace and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// It is not installed, or does not come up: the error carries its own words.
+    pub fn start(netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+        Self::start_in(Scratch::new()?, netns, name, listen)
+    }
+
+    fn start_in(scratch: Scratch, netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+        let dir = scratch.path().display();
+        let mut listens = String::new();
+        for addr in listen {
+            writeln!(listens, "    listen {addr} backlog=1024;")?;
+        }
+        let config = format!(
+            r#"daemon off;
+worker_processes 1;
+user root;
+pid {dir}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+  log_format line '$remote_addr $server_addr $request_method $request_uri $status $request_length $bytes_sent';
+  access_log {dir}/access.log line;
+  client_body_temp_path {dir}/body;
+  proxy_temp_path {dir}/proxy;
+  fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi;
+  scgi_temp_path {dir}/scgi;
+  client_max_body_size 0;
+  keepalive_requests 1000000;
+  default_type text/plain;
+  server {{
+{listens}    add_header X-Backend {name} always;
+    location = /healthz {{
+      access_log off;
+      if (-f {dir}/sick) {{ return 503; }}
+      return 200 "ok\n";
+    }}
+    location /files/ {{ root {dir}/www; dav_methods PUT DELETE; create_full_put_path on; }}
+    location /slow/ {{ alias {dir}/www/files/; limit_rate {SLOW_RATE}; }}
+    location = /status/404 {{ return 404; }}
+    location = /status/500 {{ return 500; }}
+    location = /status/503 {{ return 503; }}
+    location / {{ return 200 "{name} $remote_addr $server_addr:$server_port\n"; }}
+  }}
+}}
+"#
+        );
+        fs::create_dir_all(scratch.join("www/files"))?;
+        let path = scratch.write("nginx.conf", config)?;
+        let process = Self::spawn(netns, &scratch, &path)?;
+        let mut nginx = Self {
+            name: name.to_owned(),
+            listen: listen.to_vec(),
+            process,
+            scratch,
+        };
+        nginx.ready(netns)?;
+        Ok(nginx)
+    }
+
+    fn spawn(netns: &Netns, scratch: &Scratch, config: &std::path::Path) -> Result<Process> {
+        // sbin is not on every root's PATH.
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"]
+            .into_iter()
+            .find(|path| std::path::Path::new(path).exists())
+            .unwrap_or("nginx");
+        let cmd = Cmd::new(program)
+            .args(["-p"])
+            .arg(scratch.path())
+            .args(["-e", "stderr", "-c"])
+            .arg(config);
+        Process::start("nginx", scratch, &cmd.inside(netns))
+            .context("a backend needs nginx (Debian and Ubuntu: package nginx-light)")
+    }
+
+    fn ready(&mut self, netns: &Netns) -> Result<()> {
+        let what = format!("nginx {} accepts connections", self.name);
+        wait_until(Duration::from_secs(10), &what, || {
+            if let Ok(Some(status)) = self.process.ended() {
+                return Err(format!(
+                    "nginx has ended ({status}): {}",
+                    tail(&self.process.stderr())
+                ));
+            }
+            for addr in &self.listen {
+                netns
+                    .run(|| TcpStream::connect_timeout(addr, Duration::from_millis(500)))
+                    .map_err(|e| format!("{e:#}"))?
+                    .map_err(|e| format!("{addr}: {e}; {}", tail(&self.process.stderr())))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Its name, as in its answers.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Master and worker are gone at once, as in a crash; the kernel resets their connections.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after [`Nginx::kill`], with the same addresses and files.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn restart(&mut self, netns: &Netns) -> Result<()> {
+        self.process.kill();
+        self.process = Self::spawn(netns, &self.scratch, &self.scratch.join("nginx.conf"))?;
+        self.ready(netns)
+    }
+
+    /// Whether health checks are told 503 from now on. Requests go on being answered.
+    ///
+    /// # Errors
+    /// The file that says so can't be made or removed.
+    pub fn set_sick(&self, sick: bool) -> Result<()> {
+        let path = self.scratch.join("sick");
+        if sick {
+            fs::write(&path, "")
+        } else {
+            fs::remove_file(&path)
+        }
+        .with_context(|| format!("can't change {}", path.display()))
+    }
+
+    /// Where `/files/NAME` lies.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.scratch.join("www/files").join(name)
+    }
+
+    /// One line per request so far: client address, server address, method, URI, status, request bytes, response
+    /// bytes.
+    pub fn access_log(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.scratch.join("access.log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// From now on nginx outlives the value, its files too.
+    pub fn keep(mut self) {
+        self.process.keep();
+        std::mem::forget(self.scratch);
+    }
+}
