@@ -12,7 +12,7 @@ use weir_harness::{
     netns,
     peer::{
         curl::{self, Load, Reuse, url},
-        dns::{BIG, Unbound, WHO, dig},
+        dns::{BIG, Nsd, WHO, dig},
         echo::{self, Echo},
         mirror::Mirror,
         nginx::Nginx,
@@ -82,7 +82,7 @@ fn peers_answer_in_a_lab() -> Result<()> {
     assert_eq!(lab.router.read_sysctl("ipv4/ip_forward")?, "0");
 
     let nginx = Nginx::start(first, "b1", &both(80, 0))?;
-    let _dns = Unbound::start(second, "b2", &[backend_v4(1).into(), backend_v6(1).into()])?;
+    let _dns = Nsd::start(second, "b2", &[backend_v4(1).into(), backend_v6(1).into()])?;
     let echo = Echo::start(first, "b1", &both(7, 0))?;
     let _mirror = Mirror::start(second, both(80, 1)[0], &["X-Twice: 1", "X-Twice: 2"])?;
 

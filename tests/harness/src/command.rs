@@ -1,6 +1,7 @@
 //! Running a command to its end: with a deadline, inside a namespace, and with an error that says all of it.
 
 use std::{
+    env,
     ffi::{OsStr, OsString},
     io::{Read, Write},
     os::unix::process::CommandExt,
@@ -50,7 +51,8 @@ impl Output {
 }
 
 impl<'a> Cmd<'a> {
-    /// A command, found through `PATH`. The deadline is 30 s unless said otherwise.
+    /// A command, found through `PATH` or among an administrator's programs. The deadline is 30 s unless said
+    /// otherwise.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         Self {
             program: program.as_ref().to_owned(),
@@ -167,7 +169,7 @@ impl<'a> Cmd<'a> {
     /// The standard library's form of it, in a process group of its own, so that Ctrl-C at the terminal reaches only
     /// us. Namespace and standard streams are the caller's to add.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(find(&self.program));
         command
             .args(&self.args)
             .envs(self.envs.iter().map(|(k, v)| (k, v)))
@@ -203,6 +205,22 @@ impl<'a> Cmd<'a> {
             .collect::<Vec<_>>()
             .join(" ")
     }
+}
+
+/// Where a program lies. Names with a slash, and those found nowhere, stay as they are.
+fn find(program: &OsStr) -> PathBuf {
+    // Root's PATH lacks these after a plain `su`.
+    const ADMIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+    let path = PathBuf::from(program);
+    if path.components().count() > 1 {
+        return path;
+    }
+    let dirs = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&dirs)
+        .chain(ADMIN.iter().map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+        .unwrap_or(path)
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<Vec<u8>> {

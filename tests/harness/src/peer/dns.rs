@@ -1,4 +1,4 @@
-//! unbound as a DNS backend, and dig as its client.
+//! nsd as a DNS backend, and dig as its client.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -17,73 +17,62 @@ pub const WHO: &str = "who.weir.test.";
 /// A name with a TXT answer of some 3 KiB: over UDP it is truncated, so dig asks again over TCP.
 pub const BIG: &str = "big.weir.test.";
 
-/// A running unbound on port 53. Killed when dropped.
+/// A running nsd on port 53. Killed when dropped.
 #[derive(Debug)]
-pub struct Unbound {
+pub struct Nsd {
     process: Process,
     _scratch: Scratch,
 }
 
-impl Unbound {
+impl Nsd {
     /// Starts it inside a namespace and waits until it answers over UDP and TCP on every address.
     ///
     /// # Errors
     /// It is not installed, or does not come up: the error carries its own words.
     pub fn start(netns: &Netns, name: &str, listen: &[IpAddr]) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let interfaces: String = listen
+        let dir = scratch.path().display();
+        let addresses: String = listen
             .iter()
-            .map(|addr| format!("  interface: {addr}@53\n"))
-            .collect();
-        let big: String = (0..16)
-            .map(|i| {
-                format!(
-                    "  local-data: '{BIG} 60 IN TXT \"{name} {i} {}\"'\n",
-                    "x".repeat(180)
-                )
-            })
+            .map(|addr| format!("  ip-address: {addr}@53\n"))
             .collect();
         let config = format!(
-            "server:\n{interfaces}  do-daemonize: no\n  chroot: \"\"\n  username: \"\"\n  directory: \"{dir}\"\n  \
-             pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  \
-             access-control: 0.0.0.0/0 allow\n  access-control: ::/0 allow\n  max-udp-size: 1232\n  \
-             local-zone: \"weir.test.\" static\n  local-data: '{WHO} 60 IN TXT \"{name}\"'\n{big}\
-             remote-control:\n  control-enable: no\n",
-            dir = scratch.path().display(),
+            "server:\n{addresses}  server-count: 1\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{dir}\"\n  \
+             database: \"\"\n  pidfile: \"\"\n  xfrdfile: \"{dir}/xfrd.state\"\n  xfrdir: \"{dir}\"\n  \
+             zonelistfile: \"{dir}/zone.list\"\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n\
+             zone:\n  name: weir.test\n  zonefile: weir.test.zone\n"
         );
-        let path = scratch.write("unbound.conf", config)?;
-        let program = if std::path::Path::new("/usr/sbin/unbound").exists() {
-            "/usr/sbin/unbound"
-        } else {
-            "unbound"
-        };
-        let cmd = Cmd::new(program).args(["-d", "-c"]).arg(path).inside(netns);
-        let process = Process::start("unbound", &scratch, &cmd)
-            .context("a DNS backend needs unbound (Debian and Ubuntu: package unbound)")?;
-        let mut unbound = Self {
+        let big: String = (0..16)
+            .map(|i| format!("{BIG} TXT \"{name} {i} {}\"\n", "x".repeat(180)))
+            .collect();
+        let zone = format!(
+            "$TTL 60\nweir.test. SOA {name}.weir.test. root.weir.test. 1 60 60 60 60\nweir.test. NS {name}.weir.test.\n{WHO} TXT \"{name}\"\n{big}"
+        );
+        scratch.write("weir.test.zone", zone)?;
+        let path = scratch.write("nsd.conf", config)?;
+        let cmd = Cmd::new("nsd").args(["-d", "-c"]).arg(path).inside(netns);
+        let process = Process::start("nsd", &scratch, &cmd)
+            .context("a DNS backend needs nsd (Debian and Ubuntu: package nsd)")?;
+        let mut nsd = Self {
             process,
             _scratch: scratch,
         };
-        wait_until(
-            Duration::from_secs(10),
-            &format!("unbound {name} answers"),
-            || {
-                if let Ok(Some(status)) = unbound.process.ended() {
-                    return Err(format!(
-                        "unbound has ended ({status}): {}",
-                        tail(&unbound.process.stderr())
-                    ));
+        wait_until(Duration::from_secs(10), &format!("nsd {name} answers"), || {
+            if let Ok(Some(status)) = nsd.process.ended() {
+                return Err(format!(
+                    "nsd has ended ({status}): {}",
+                    tail(&nsd.process.stderr())
+                ));
+            }
+            for (addr, tcp) in listen.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
+                let answer = dig(netns, addr, 53, WHO, tcp).map_err(|e| format!("{e:#}"))?;
+                if answer != [name] {
+                    return Err(format!("{addr} answered {answer:?}"));
                 }
-                for (addr, tcp) in listen.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
-                    let answer = dig(netns, addr, 53, WHO, tcp).map_err(|e| format!("{e:#}"))?;
-                    if answer != [name] {
-                        return Err(format!("{addr} answered {answer:?}"));
-                    }
-                }
-                Ok(())
-            },
-        )?;
-        Ok(unbound)
+            }
+            Ok(())
+        })?;
+        Ok(nsd)
     }
 }
 

@@ -102,13 +102,8 @@ http {{
     }
 
     fn spawn(netns: &Netns, scratch: &Scratch, config: &std::path::Path) -> Result<Process> {
-        // sbin is not on every root's PATH.
-        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"]
-            .into_iter()
-            .find(|path| std::path::Path::new(path).exists())
-            .unwrap_or("nginx");
-        let cmd = Cmd::new(program)
-            .args(["-p"])
+        let cmd = Cmd::new("nginx")
+            .arg("-p")
             .arg(scratch.path())
             .args(["-e", "stderr", "-c"])
             .arg(config);
