@@ -33,5 +33,6 @@ pub const ABI_HASH: u64 = {
     let mut h = 0xcbf2_9ce4_8422_2325;
     h = crate::maps::fold(h);
     h = crate::names::fold(h);
+    h = crate::spec::fold(h);
     crate::reason::fold(h)
 };

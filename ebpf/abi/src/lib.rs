@@ -13,6 +13,7 @@ mod hash;
 pub mod maps;
 pub mod names;
 pub mod reason;
+pub mod spec;
 
 pub use addr::Addr16;
 pub use hash::ABI_HASH;
@@ -21,3 +22,4 @@ pub use maps::{
     Settings, Slot, Traffic,
 };
 pub use reason::{Note, REASON_COUNT, Reason, Verdict};
+pub use spec::{MAPS, MapSpec};

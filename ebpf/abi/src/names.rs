@@ -32,6 +32,9 @@ pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 pub const RECORD_LIMIT: &str = "RECORD_LIMIT";
 /// RINGBUF of [`NeighborEvent`](crate::NeighborEvent).
 pub const EVENTS: &str = "EVENTS";
+/// LRU_HASH [`NeighborEvent`](crate::NeighborEvent) → `u32`, the second it was last sent in: so that a next hop is asked
+/// for once a second. The programs' own; not pinned.
+pub const NEIGHBORS: &str = "NEIGHBORS";
 /// HASH [`ServiceKey`](crate::ServiceKey) → `u32` index into [`SOCKETS`].
 pub const STEER: &str = "STEER";
 /// SOCKMAP index → listening socket.

@@ -1,0 +1,63 @@
+//! `weir_steer`: which of the relay's sockets takes a connection to a virtual address.
+//!
+//! Owns the look-up of `STEER` and `SOCKETS`. The kernel runs it for every connection (TCP) or datagram (UDP) that no
+//! connected socket takes, in the namespace it is attached to. What it does not know it leaves to the kernel's own
+//! look-up. What it knows but has no socket for it refuses: nothing may end up at another program's wildcard socket.
+
+use aya_ebpf::programs::SkLookupContext;
+use weir_abi::{Addr16, Note, ServiceKey, maps::port_proto};
+
+use crate::{
+    kernel::bump,
+    maps::{SOCKETS, STEER},
+};
+
+const AF_INET: u32 = 2;
+
+/// What became of a look-up.
+pub(crate) enum Steered {
+    /// The relay's socket takes it.
+    Socket,
+    /// No L7 service has this address and port.
+    NotOurs,
+    /// An L7 service's, but its socket is gone: refused.
+    SocketGone,
+}
+
+#[inline(always)]
+pub(crate) fn steer(ctx: &SkLookupContext) -> Steered {
+    let lookup = ctx.lookup;
+    // SAFETY: the kernel's context. Every field is read by a volatile load of its own, whatever the family: the verifier
+    // allows a context only constant offsets, and LLVM would choose between two of them first and load once.
+    // Addresses are in network order, the local port is in host order.
+    let (family, v4, v6, port, protocol) = unsafe {
+        (
+            (&raw const (*lookup).family).read_volatile(),
+            (&raw const (*lookup).local_ip4).read_volatile(),
+            [
+                (&raw const (*lookup).local_ip6[0]).read_volatile(),
+                (&raw const (*lookup).local_ip6[1]).read_volatile(),
+                (&raw const (*lookup).local_ip6[2]).read_volatile(),
+                (&raw const (*lookup).local_ip6[3]).read_volatile(),
+            ],
+            (&raw const (*lookup).local_port).read_volatile() as u16,
+            (&raw const (*lookup).protocol).read_volatile() as u8,
+        )
+    };
+    let addr = if family == AF_INET { Addr16::from_v4_word(v4) } else { Addr16::from_v6_words(v6) };
+    let key = ServiceKey { addr, port_proto: port_proto(port.to_be(), protocol) };
+    // SAFETY: copied at once.
+    let Some(index) = unsafe { STEER.get(&key) }.copied() else {
+        return Steered::NotOurs;
+    };
+    match SOCKETS.redirect_sk_lookup(ctx, index, 0) {
+        Ok(()) => {
+            bump(Note::Steered.index());
+            Steered::Socket
+        }
+        Err(_) => {
+            bump(Note::SteerNoSocket.index());
+            Steered::SocketGone
+        }
+    }
+}
