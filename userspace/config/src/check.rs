@@ -1,0 +1,280 @@
+//! `[pools.NAME.check]`: how the health of backends is found out.
+//!
+//! Owns the keys, ranges and defaults of checks. Running them is `weir-health`, judging them `weir_core::health`.
+
+use std::{path::PathBuf, time::Duration};
+
+use weir_core::plan::{Check, CheckKind, HttpCheck, TlsCheck};
+
+use crate::{
+    keys,
+    node::read_path,
+    reader::{Cx, Table, Value},
+    tunables::Values,
+    units::show_duration,
+    words::{listed, quoted},
+};
+
+/// Types of later versions.
+const LATER_TYPES: [&str; 8] =
+    ["tls", "icmp", "ping", "udp", "send-expect", "websocket", "command", "grpc"];
+/// Keys of HTTP and HTTPS checks.
+const HTTP_KEYS: [&str; 4] = ["path", "method", "host", "status"];
+/// Keys of HTTPS checks.
+const TLS_KEYS: [&str; 3] = ["verify", "ca", "server_name"];
+/// Statuses that count as success by default.
+const DEFAULT_STATUS: [(u16, u16); 2] = [(200, 299), (300, 399)];
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A file of certificates that a check names: whether it can be read is found out by whoever may read files.
+#[derive(Debug)]
+pub(crate) struct CaFile {
+    pub(crate) path: PathBuf,
+    pub(crate) at: usize,
+    /// The key's name, for messages.
+    pub(crate) key: String,
+}
+
+#[derive(Clone, Copy)]
+enum Type {
+    Tcp,
+    Http,
+    Https,
+}
+
+pub(crate) fn read(cx: &mut Cx, value: &Value<'_>, defaults: &Values, files: &mut Vec<CaFile>) -> Option<Check> {
+    let table = value.table(cx, &keys::CHECK)?;
+    let kind = table
+        .require(cx, "type", "write type = \"tcp\", \"http\" or \"https\"")
+        .and_then(|value| {
+            let words = [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https)];
+            value.choice(cx, &words, &LATER_TYPES)
+        })
+        .map(|kind| read_kind(cx, &table, kind, files));
+    let (interval, timeout) = read_times(cx, &table, defaults);
+    let mut count = |key, range, default| match table.get(key) {
+        None => default,
+        Some(value) => value.integer(cx, range).unwrap_or(default),
+    };
+    let rise = count("rise", 1..=1000, defaults.check_rise);
+    let fall = count("fall", 1..=1000, defaults.check_fall);
+    let jitter = count("jitter", 0..=50, defaults.check_jitter);
+    let port = table.get("port").and_then(|value| value.integer(cx, 1..=65_535));
+    Some(Check {
+        kind: kind?,
+        interval,
+        timeout,
+        rise,
+        fall,
+        port: port.and_then(|port| u16::try_from(port).ok()),
+        jitter: u8::try_from(jitter).unwrap_or(0),
+    })
+}
+
+/// Interval and timeout. A timeout that is not given is the tunable's, or half the interval where that is too long.
+fn read_times(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> (Duration, Duration) {
+    let given = |cx: &mut Cx, key, min| {
+        table.get(key).map(|value| (value.duration(cx, Duration::from_millis(min)..=DAY), value))
+    };
+    let interval_given = given(cx, "interval", 10);
+    let timeout_given = given(cx, "timeout", 1);
+    let interval = match &interval_given {
+        Some((interval, _)) => *interval,
+        None => Some(defaults.check_interval),
+    };
+    match (interval, timeout_given) {
+        (Some(interval), Some((Some(timeout), value))) => {
+            if timeout >= interval {
+                let by_default = if interval_given.is_none() { " by default" } else { "" };
+                value.mistake(
+                    cx,
+                    format!(
+                        "is {}, not shorter than the interval ({}{by_default})",
+                        show_duration(timeout),
+                        show_duration(interval)
+                    ),
+                    "shorten the timeout or lengthen the interval",
+                );
+            }
+            (interval, timeout)
+        }
+        (Some(interval), None) if defaults.check_timeout < interval => (interval, defaults.check_timeout),
+        (Some(interval), None) => (interval, interval / 2),
+        (Some(interval), Some((None, _))) => (interval, defaults.check_timeout),
+        (None, _) => (defaults.check_interval, defaults.check_timeout),
+    }
+}
+
+fn read_kind(cx: &mut Cx, table: &Table<'_>, kind: Type, files: &mut Vec<CaFile>) -> CheckKind {
+    match kind {
+        Type::Tcp => {
+            let mend = "remove it, or write type = \"http\"";
+            table.refuse(cx, &HTTP_KEYS, "does not apply to a tcp check", mend);
+            table.refuse(cx, &TLS_KEYS, "does not apply to a tcp check", "remove it, or write type = \"https\"");
+            CheckKind::Tcp
+        }
+        Type::Http => {
+            let mend = "remove it, or write type = \"https\"";
+            table.refuse(cx, &TLS_KEYS, "does not apply to an http check", mend);
+            CheckKind::Http(read_http(cx, table, None))
+        }
+        Type::Https => {
+            let tls = read_tls(cx, table, files);
+            CheckKind::Http(read_http(cx, table, Some(tls)))
+        }
+    }
+}
+
+fn read_http(cx: &mut Cx, table: &Table<'_>, tls: Option<TlsCheck>) -> HttpCheck {
+    let method = table.get("method").and_then(|value| read_method(cx, &value));
+    let path = table.get("path").and_then(|value| read_target(cx, &value));
+    let host = table.get("host").and_then(|value| read_host(cx, &value));
+    let status = table.get("status").and_then(|value| read_status(cx, &value));
+    HttpCheck {
+        tls,
+        method: method.unwrap_or_else(|| "GET".into()),
+        path: path.unwrap_or_else(|| "/".into()),
+        host,
+        status: status.unwrap_or_else(|| DEFAULT_STATUS.to_vec()),
+    }
+}
+
+fn read_tls(cx: &mut Cx, table: &Table<'_>, files: &mut Vec<CaFile>) -> TlsCheck {
+    let verify = table.get("verify").and_then(|value| value.boolean(cx)).unwrap_or(true);
+    let ca = table.get("ca").and_then(|value| {
+        if !verify {
+            value.mistake(cx, "has no effect with verify = false", "remove one of the two");
+        }
+        let path = read_path(cx, &value)?;
+        files.push(CaFile { path: path.clone(), at: value.at, key: value.path });
+        Some(path)
+    });
+    let server_name = table.get("server_name").and_then(|value| {
+        let name = value.string(cx)?;
+        if !is_dns_name(name) {
+            value.mistake(cx, format!("is {}, which is no DNS name", quoted(name)), "write one as in www.example.org");
+            return None;
+        }
+        Some(name.to_owned())
+    });
+    TlsCheck { verify, ca, server_name }
+}
+
+fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+    let method = value.string(cx)?;
+    let upper = method.to_ascii_uppercase();
+    if method.is_empty() || method.len() > 32 || !method.bytes().all(crate::headers::is_token_byte) {
+        value.mistake(cx, format!("is {}, which is no method", quoted(method)), "write \"GET\" or \"HEAD\"");
+    } else if method == "CONNECT" {
+        value.mistake(cx, "is `CONNECT`, which opens a tunnel", "write \"GET\" or \"HEAD\"");
+    } else if method != upper && KNOWN.contains(&upper.as_str()) {
+        value.mistake(cx, format!("is {}, and methods heed case", quoted(method)), format!("write \"{upper}\""));
+    } else {
+        return Some(method.to_owned());
+    }
+    None
+}
+
+/// An origin-form request target (RFC 9112 section 3.2.1).
+fn read_target(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
+    let path = value.string(cx)?;
+    if !path.starts_with('/') {
+        value.mistake(cx, format!("is {}", quoted(path)), "begin it with /, as in /healthz");
+        return None;
+    }
+    let odd = path.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}'));
+    if let Some(odd) = odd {
+        value.mistake(
+            cx,
+            format!("has the character {}, which a request target can't have", quoted(&odd.to_string())),
+            "percent-encode it, as in %20 for a space, or remove it",
+        );
+        return None;
+    }
+    Some(path.to_owned())
+}
+
+/// A `Host` field's value (RFC 9110 section 7.2): a name or address, and perhaps a port.
+fn read_host(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
+    let host = value.string(cx)?;
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
+        Some(_) | None => (host, None),
+    };
+    let literal = name.strip_prefix('[').and_then(|n| n.strip_suffix(']'));
+    let good_name = literal.map_or_else(
+        || is_dns_name(name) || name.parse::<std::net::Ipv4Addr>().is_ok(),
+        |v6| v6.parse::<std::net::Ipv6Addr>().is_ok(),
+    );
+    let good_port = port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
+    if !(good_name && good_port) {
+        value.mistake(
+            cx,
+            format!("is {}, which is no Host header", quoted(host)),
+            "write a name or address, and a port if need be, as in www.example.org:8080",
+        );
+        return None;
+    }
+    Some(host.to_owned())
+}
+
+/// Letters, digits, hyphens and underscores in labels of 1 to 63.
+fn is_dns_name(name: &str) -> bool {
+    name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+        && !name.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+fn read_status(cx: &mut Cx, value: &Value<'_>) -> Option<Vec<(u16, u16)>> {
+    let items = value.array(cx)?;
+    if items.is_empty() {
+        value.mistake(cx, "is empty, so that every check would fail", "write status = [\"2xx\", \"3xx\"]");
+        return None;
+    }
+    let mut ranges = Some(Vec::new());
+    for item in items {
+        let range = item.string(cx).and_then(|text| {
+            let range = parse_status(text);
+            if range.is_none() {
+                item.mistake(
+                    cx,
+                    format!("has {}, which is no status from 200 to 599", quoted(text)),
+                    format!("write {}", listed(&["\"2xx\"", "\"404\"", "\"200-299\""], "or")),
+                );
+            }
+            range
+        });
+        match (range, &mut ranges) {
+            (Some(range), Some(list)) => list.push(range),
+            (Some(_), None) => {}
+            (None, _) => ranges = None,
+        }
+    }
+    ranges
+}
+
+/// `2xx`, `404` or `200-299`, within 200 to 599: a check waits for the final answer.
+fn parse_status(text: &str) -> Option<(u16, u16)> {
+    let one = |text: &str| -> Option<u16> {
+        let number = (text.len() == 3).then(|| text.parse::<u16>().ok()).flatten()?;
+        (200..=599).contains(&number).then_some(number)
+    };
+    if let Some(class) = text.strip_suffix("xx") {
+        let low = one(&format!("{class}00"))?;
+        return Some((low, low + 99));
+    }
+    match text.split_once('-') {
+        None => one(text).map(|status| (status, status)),
+        Some((low, high)) => {
+            let (low, high) = (one(low)?, one(high)?);
+            (low <= high).then_some((low, high))
+        }
+    }
+}

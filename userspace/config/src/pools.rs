@@ -1,0 +1,252 @@
+//! `[pools.NAME]`: backends and how one is chosen.
+//!
+//! Owns the keys, ranges and defaults of pools and backends. The check is `check.rs`; what ties pools to services is
+//! `cross.rs`.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use weir_core::{
+    ids::{BackendKey, PoolName},
+    plan::{Backend, Balance, Pool},
+};
+
+use crate::{
+    check::{self, CaFile},
+    keys,
+    net::{parse_socket, unusable},
+    reader::{Cx, Table, Value},
+    tunables::Values,
+    words::quoted,
+};
+
+/// Share of traffic of a backend that names none.
+pub(crate) const DEFAULT_WEIGHT: u16 = 10;
+/// Heaviest weight.
+const MAX_WEIGHT: u32 = 256;
+/// Longest name of a pool or a service.
+const MAX_NAME: usize = 64;
+
+/// What this version can't balance by.
+const LATER_BALANCE: [&str; 7] =
+    ["hash", "peak-ewma", "ewma", "random", "source", "consistent-hash", "power-of-two"];
+
+/// A pool as far as it could be read.
+#[derive(Debug)]
+pub(crate) struct AskedPool {
+    pub(crate) pool: Pool,
+    /// Where each backend's address stands; as long as `pool.backends`.
+    pub(crate) backends_at: Vec<usize>,
+    /// Whether all backends could be read: only then anything is concluded from them.
+    pub(crate) complete: bool,
+}
+
+/// All pools in file order, and the files of certificates that their checks name.
+pub(crate) fn read_pools(
+    cx: &mut Cx,
+    document: &Table<'_>,
+    defaults: &Values,
+    files: &mut Vec<CaFile>,
+) -> Vec<AskedPool> {
+    let Some(pools) = document.get("pools").and_then(|value| value.names(cx)) else {
+        return Vec::new();
+    };
+    let read = |(name, value): (&str, Value<'_>)| {
+        check_name(cx, "pool", name, &value);
+        read_pool(cx, name, &value, defaults, files)
+    };
+    pools.entries().into_iter().filter_map(read).collect()
+}
+
+/// Refuses names that can't be typed as `POOL/ADDRESS` or stand in a metric's label.
+pub(crate) fn check_name(cx: &mut Cx, kind: &str, name: &str, value: &Value<'_>) {
+    if !is_name(name) {
+        cx.mistake(
+            value.key_at,
+            format!("{} can't be the name of a {kind}", quoted(name)),
+            format!("write 1 to {MAX_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first"),
+        );
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+}
+
+fn read_pool(
+    cx: &mut Cx,
+    name: &str,
+    value: &Value<'_>,
+    defaults: &Values,
+    files: &mut Vec<CaFile>,
+) -> Option<AskedPool> {
+    let table = value.table(cx, &keys::POOL)?;
+    let name = PoolName::new(name);
+    let balance = table.get("balance").and_then(|value| {
+        let words = [("round-robin", Balance::RoundRobin), ("least-connections", Balance::LeastConnections)];
+        value.choice(cx, &words, &LATER_BALANCE)
+    });
+    let mut asked = AskedPool {
+        pool: Pool {
+            name: name.clone(),
+            balance: balance.unwrap_or(Balance::RoundRobin),
+            backends: Vec::new(),
+            check: None,
+        },
+        backends_at: Vec::new(),
+        complete: false,
+    };
+    let mend = "write backends = [{ address = \"10.0.0.11:8080\" }]";
+    if let Some(value) = table.require(cx, "backends", mend)
+        && let Some(items) = value.array(cx)
+    {
+        if items.is_empty() {
+            value.mistake(cx, "is empty", mend);
+        }
+        read_backends(cx, &name, items, &mut asked);
+        if asked.complete {
+            check_weights(cx, &value, &asked.pool.backends);
+        }
+    }
+    asked.pool.check = table.get("check").and_then(|value| check::read(cx, &value, defaults, files));
+    Some(asked)
+}
+
+fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mut AskedPool) {
+    let mut addresses: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let mut names: BTreeMap<Arc<str>, usize> = BTreeMap::new();
+    asked.complete = !items.is_empty();
+    for item in items {
+        let Some((backend, at, name_at)) = read_backend(cx, pool, &item) else {
+            asked.complete = false;
+            continue;
+        };
+        let mut once = true;
+        match addresses.entry(backend.key.address) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(at);
+            }
+            Entry::Occupied(first) => {
+                let line = cx.line(*first.get());
+                cx.mistake(
+                    at,
+                    format!("{} is in pool `{pool}` twice (first in line {line})", backend.key.address),
+                    "remove one; a larger share of traffic is `weight`",
+                );
+                once = false;
+            }
+        }
+        if once {
+            match names.entry(backend.name.clone()) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(name_at);
+                }
+                Entry::Occupied(first) => {
+                    let line = cx.line(*first.get());
+                    cx.mistake(
+                        name_at,
+                        format!("two backends of pool `{pool}` are named `{}` (the other in line {line})", backend.name),
+                        "name them differently",
+                    );
+                    once = false;
+                }
+            }
+        }
+        asked.complete &= once;
+        asked.pool.backends.push(backend);
+        asked.backends_at.push(at);
+    }
+}
+
+/// The backend, where its address stands, and where its name does.
+fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backend, usize, usize)> {
+    if let Some(text) = item.as_string() {
+        item.mistake(cx, "has a string for a backend", format!("write {{ address = \"{}\" }}", shown(text)));
+        return None;
+    }
+    let table = item.table(cx, &keys::BACKEND)?;
+    let weight = match table.get("weight") {
+        None => Some(DEFAULT_WEIGHT),
+        Some(value) => value.integer(cx, 0..=MAX_WEIGHT).and_then(|n| u16::try_from(n).ok()),
+    };
+    let backup = match table.get("backup") {
+        None => Some(false),
+        Some(value) => value.boolean(cx),
+    };
+    let name_value = table.get("name");
+    let name = name_value.as_ref().map(|value| {
+        let name = value.string(cx)?;
+        let good = is_name(name);
+        if !good {
+            value.mistake(
+                cx,
+                format!("is {}", quoted(name)),
+                format!("write 1 to {MAX_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first"),
+            );
+        }
+        good.then_some(name)
+    });
+    let Some(value) = table.get("address") else {
+        cx.mistake(item.at, format!("a backend of pool `{pool}` has no `address`"), "write address = \"10.0.0.11:8080\"");
+        return None;
+    };
+    let address = read_address(cx, &value)?;
+    let name_at = name_value.map_or(value.at, |value| value.at);
+    let name: Arc<str> = match name {
+        None => address.to_string().into(),
+        Some(name) => name?.into(),
+    };
+    let key = BackendKey { pool: pool.clone(), address };
+    Some((Backend { key, name, weight: weight?, backup: backup? }, value.at, name_at))
+}
+
+fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
+    let text = value.string(cx)?;
+    let address = match parse_socket(text) {
+        Ok(address) => address,
+        Err(trouble) => {
+            value.trouble(cx, trouble);
+            return None;
+        }
+    };
+    if address.ip().is_unspecified() {
+        value.mistake(
+            cx,
+            format!("has {}, which is every address and none", address.ip()),
+            "write the backend's own address; 127.0.0.1 or [::1] for this box",
+        );
+        return None;
+    }
+    if let Some(why) = unusable(address.ip()) {
+        let mend = match address.ip().to_canonical() {
+            canonical if canonical != address.ip() => {
+                format!("write {}", SocketAddr::new(canonical, address.port()))
+            }
+            _ => "write a unicast address".into(),
+        };
+        value.mistake(cx, format!("has {}, which {why}", address.ip()), mend);
+        return None;
+    }
+    Some(address)
+}
+
+fn check_weights(cx: &mut Cx, value: &Value<'_>, backends: &[Backend]) {
+    if backends.iter().all(|b| b.backup) {
+        value.mistake(cx, "are all backups", "remove `backup` from those that serve ordinarily");
+    } else if backends.iter().filter(|b| !b.backup).all(|b| b.weight == 0) {
+        value.mistake(
+            cx,
+            "have weight 0, all that are no backups",
+            "give one a weight; `weir backend drain` takes a backend out for a while",
+        );
+    }
+}
+
+fn shown(text: &str) -> String {
+    quoted(text).replace('`', "")
+}
