@@ -24,8 +24,14 @@ pub struct Change {
     pub subject: Subject,
     /// What happened to it.
     pub action: Action,
+    needs_restart: bool,
+}
+
+impl Change {
     /// Whether it takes effect only with a restart: a reload that holds such a change must be refused.
-    pub needs_restart: bool,
+    pub const fn needs_restart(&self) -> bool {
+        self.needs_restart
+    }
 }
 
 /// What a change is about.

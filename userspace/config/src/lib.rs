@@ -29,7 +29,10 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
@@ -50,13 +53,23 @@ use crate::{
 pub struct Facts {
     /// The host name: the default of `node.name`.
     pub hostname: String,
+    /// Where a weir of this user keeps its sockets: `admin.socket` is `control.sock` in it by default. `/run/weir` for
+    /// root; else `weir` in the user's runtime directory, or, without one, `/tmp/weir-UID`.
+    pub runtime_dir: PathBuf,
 }
 
 impl Facts {
     /// The facts of this machine.
     pub fn of_this_machine() -> Self {
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self { hostname: hostname.trim_end().to_owned() }
+        // A process's directory in /proc belongs to its effective user.
+        let uid = std::fs::metadata("/proc/self").map_or(0, |m| std::os::unix::fs::MetadataExt::uid(&m));
+        let runtime_dir = match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+            _ if uid == 0 => PathBuf::from("/run/weir"),
+            Some(dir) if dir.is_absolute() => dir.join("weir"),
+            Some(_) | None => PathBuf::from(format!("/tmp/weir-{uid}")),
+        };
+        Self { hostname: hostname.trim_end().to_owned(), runtime_dir }
     }
 }
 
@@ -138,7 +151,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec
     let mut ca_files = Vec::new();
     let document = Table::document(&mut cx, document.get_ref());
     let node = node::read_node(&mut cx, &document, facts);
-    let admin = node::read_admin(&mut cx, &document);
+    let admin = node::read_admin(&mut cx, &document, facts);
     let pools = pools::read_pools(&mut cx, &document, defaults, &mut ca_files);
     let services = services::read_services(&mut cx, &document, defaults);
     cross::check(&mut cx, &node, &admin, &pools, &services);

@@ -13,14 +13,14 @@ use crate::{
     words::quoted,
 };
 
-/// Where the control socket lies by default.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/weir/control.sock";
+/// Name of the control socket by default, in the runtime directory.
+const DEFAULT_SOCKET: &str = "control.sock";
 /// Where metrics are served by default.
-pub(crate) const DEFAULT_HTTP: &str = "127.0.0.1:9180";
+const DEFAULT_HTTP: &str = "127.0.0.1:9180";
 /// The user of the unprivileged processes by default.
-pub(crate) const DEFAULT_USER: &str = "nobody";
+const DEFAULT_USER: &str = "nobody";
 /// Where maps are pinned by default.
-pub(crate) const DEFAULT_PINS: &str = "/sys/fs/bpf/weir";
+const DEFAULT_PINS: &str = "/sys/fs/bpf/weir";
 /// Names of the sockets that lie beside the control socket.
 const BESIDE: [&str; 2] = ["relay.sock", "health.sock"];
 /// Room for a path in `sockaddr_un`, without the closing NUL.
@@ -85,7 +85,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     }
 }
 
-pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>) -> AskedAdmin {
+pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> AskedAdmin {
     let section = document.get("admin").and_then(|value| value.table(cx, &keys::ADMIN));
     let get = |key| section.as_ref().and_then(|section| section.get(key));
     let socket = get("socket").and_then(|value| {
@@ -98,7 +98,7 @@ pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>) -> AskedAdmin {
         Some(value) => read_http(cx, value),
     };
     AskedAdmin {
-        admin: Admin { socket: socket.unwrap_or_else(|| DEFAULT_SOCKET.into()), http },
+        admin: Admin { socket: socket.unwrap_or_else(|| facts.runtime_dir.join(DEFAULT_SOCKET)), http },
         http_at: http_value.map(|value| value.at).or(section.map(|s| s.at)).unwrap_or(0),
     }
 }

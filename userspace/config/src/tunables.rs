@@ -13,11 +13,12 @@ use crate::{
     words::{Guesser, quoted},
 };
 
-pub(crate) mod file;
+mod file;
 mod registry;
 #[cfg(test)]
 mod tests;
 
+pub use file::assignments;
 pub use registry::{REGISTRY, Values};
 
 /// One tunable: what is known of it beside its value.

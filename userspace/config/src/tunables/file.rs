@@ -79,34 +79,72 @@ impl Tunables {
     fn read_text(&mut self, file: &str, text: &str) -> Vec<Mistake> {
         let file: Arc<str> = file.into();
         let mut drafts = Vec::new();
-        let mut start = 0;
-        for (index, raw) in text.split('\n').enumerate() {
-            let at = start + (raw.len() - raw.trim_start().len());
-            start += raw.len() + 1;
-            let line = raw.trim();
-            if line.is_empty() || line.starts_with(['#', ';']) {
-                continue;
-            }
-            let (lenient, assignment) = match line.strip_prefix('-') {
-                Some(rest) => (true, rest.trim_start()),
-                None => (false, line),
-            };
-            let Some((name, value)) = assignment.split_once('=') else {
-                drafts.push(Draft {
-                    at,
-                    what: format!("{} is no `name = value`", quoted(line)),
-                    mend: "write a tunable's name, =, and its value, or begin the line with #".into(),
-                });
-                continue;
-            };
-            let origin = Origin::File { file: file.clone(), line: index + 1 };
-            if let Err(SetError { what, mend }) = self.set(name.trim(), value.trim(), origin)
-                && !lenient
-            {
-                drafts.push(Draft { at, what, mend });
+        for line in lines(text) {
+            match line.assignment {
+                None => drafts.push(no_assignment(&line)),
+                Some((name, value)) => {
+                    let origin = Origin::File { file: file.clone(), line: line.number };
+                    if let Err(SetError { what, mend }) = self.set(name, value, origin)
+                        && !line.lenient
+                    {
+                        drafts.push(Draft { at: line.at, what, mend });
+                    }
+                }
             }
         }
         place(&file, text, drafts)
+    }
+}
+
+/// The `(name, value)` pairs of a text in sysctl.conf(5) syntax, in order, all of them good.
+///
+/// # Errors
+/// All mistakes of the text.
+pub fn assignments(file: &str, text: &str) -> Result<Vec<(String, String)>, Report> {
+    let mut tunables = Tunables::default();
+    tunables.load_text(file, text)?;
+    let good = |line: Line<'_>| {
+        let (name, value) = line.assignment?;
+        // What a lenient line could not set is skipped.
+        tunables.set(name, value, Origin::Runtime).ok()?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    Ok(lines(text).filter_map(good).collect())
+}
+
+/// A line that is neither blank nor a comment.
+struct Line<'t> {
+    /// From 1.
+    number: usize,
+    /// Where its first character stands.
+    at: usize,
+    text: &'t str,
+    /// Prefixed with `-`: what can't be set is skipped.
+    lenient: bool,
+    /// Name and value. None: there is no `=`.
+    assignment: Option<(&'t str, &'t str)>,
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
+    let mut start = 0;
+    text.split('\n').enumerate().filter_map(move |(index, raw)| {
+        let at = start + (raw.len() - raw.trim_start().len());
+        start += raw.len() + 1;
+        let text = raw.trim();
+        if text.is_empty() || text.starts_with(['#', ';']) {
+            return None;
+        }
+        let lenient = text.strip_prefix('-');
+        let assignment = lenient.unwrap_or(text).split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        Some(Line { number: index + 1, at, text, lenient: lenient.is_some(), assignment })
+    })
+}
+
+fn no_assignment(line: &Line<'_>) -> Draft {
+    Draft {
+        at: line.at,
+        what: format!("{} is no `name = value`", quoted(line.text)),
+        mend: "write a tunable's name, =, and its value, or begin the line with #".into(),
     }
 }
 

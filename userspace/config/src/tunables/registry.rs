@@ -105,13 +105,13 @@ tunables! {
     /// Percent of the interval by which each check is moved at random.
     check_jitter: u32 = "weir.check.jitter", count(0, 50), 10, Live;
     /// Flows that the flow table holds, of all L4 services together.
-    l4_flow_entries: u32 = "weir.l4.flow.entries", count(1024, 64 << 20), 1 << 20, Restart;
+    l4_flow_entries: u32 = "weir.l4.flow.entries", count(1024, 64 << 20), 512 << 10, Restart;
     /// New flows recorded per CPU and second; beyond it flows are forwarded unrecorded.
     l4_flow_record_limit: u32 = "weir.l4.flow.record_limit", count(0, 100_000_000), 50_000, Live;
     /// For how long after a ring's change an unrecorded TCP flow is taken for an older one.
     l4_flow_tcp_grace: Duration = "weir.l4.flow.tcp_grace", seconds(s(1), DAY), s(60), Live;
     /// The same for UDP: longer than the longest silence inside a flow.
-    l4_flow_udp_grace: Duration = "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(30), Live;
+    l4_flow_udp_grace: Duration = "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(60), Live;
     /// For how long after a ring's change the flow table is asked at all.
     l4_flow_horizon: Duration = "weir.l4.flow.horizon", seconds(s(1), s(30 * 86_400)), s(3600), Live;
     /// Slots of a service's Maglev ring: a prime, about a hundred times the backends.
