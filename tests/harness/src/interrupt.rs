@@ -14,14 +14,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 static REQUESTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Default::default);
 
-/// From now on SIGINT, SIGTERM and SIGHUP only set the flag. A second one of them ends the process at once.
+/// From now on SIGINT, SIGTERM and SIGHUP only set the flag.
 ///
 /// # Errors
 /// The system refused to install a handler.
 pub fn install() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // Order matters: the first handler looks at the flag that the second one sets.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&REQUESTED))?;
         signal_hook::flag::register(signal, Arc::clone(&REQUESTED))?;
     }
     Ok(())

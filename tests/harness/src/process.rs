@@ -83,6 +83,25 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// Waits until it is of use: until `probe` gives a value.
+    ///
+    /// # Errors
+    /// It has ended by itself, or the deadline passed: the error carries the end of what it wrote.
+    pub fn until<T>(
+        &mut self,
+        deadline: Duration,
+        what: &str,
+        mut probe: impl FnMut() -> Result<T, String>,
+    ) -> Result<T> {
+        let result = wait_until(deadline, what, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(Err(anyhow!("{} has ended by itself ({status})", self.name))),
+            Ok(None) | Err(_) => probe().map(Ok),
+        });
+        result
+            .flatten()
+            .map_err(|e| anyhow!("{e:#}\n{} wrote:\n{}", self.name, tail(&self.stderr())))
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

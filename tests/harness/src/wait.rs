@@ -44,6 +44,21 @@ pub fn wait_until<T, O: Display>(
     }
 }
 
+/// Lets time pass, a span that belongs to a story told to people. Tests have no use for it: they wait on conditions.
+///
+/// # Errors
+/// The run was interrupted.
+pub fn pass_time(span: Duration) -> Result<()> {
+    let start = Instant::now();
+    while let Some(left) = span.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        if interrupt::requested() {
+            bail!("interrupted");
+        }
+        thread::sleep(left.min(Duration::from_millis(50)));
+    }
+    Ok(())
+}
+
 /// Looks until `observe` gives the same value for as long as `quiet`: for counters that something is still adding to.
 ///
 /// # Errors

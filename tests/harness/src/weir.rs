@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -59,6 +59,10 @@ pub fn binary() -> Result<PathBuf> {
 /// What a test asks of weir; `[node]` and `[admin]` are filled in.
 #[derive(Clone, Debug)]
 pub struct WeirConfig {
+    /// The binary. None: as [`binary`] finds it.
+    pub binary: Option<PathBuf>,
+    /// Value of `node.name`.
+    pub node: &'static str,
     /// Value of `node.xdp`.
     pub xdp: &'static str,
     /// Value of `node.interfaces`.
@@ -75,6 +79,8 @@ impl WeirConfig {
     /// Both planes, on both interfaces of a [`Lab`](crate::Lab)'s box.
     pub fn both_planes(body: impl Into<String>) -> Self {
         Self {
+            binary: None,
+            node: "test-box",
             xdp: "native",
             interfaces: vec![crate::lab::OUTSIDE, crate::lab::INSIDE],
             workers: 2,
@@ -86,6 +92,8 @@ impl WeirConfig {
     /// The relay alone, as this user and group.
     pub fn relay_only(body: impl Into<String>, user: Option<(u32, u32)>) -> Self {
         Self {
+            binary: None,
+            node: "test-box",
             xdp: "off",
             interfaces: Vec::new(),
             workers: 2,
@@ -96,6 +104,8 @@ impl WeirConfig {
 
     fn render(&self, scratch: &Scratch, pins: Option<&Path>) -> String {
         let Self {
+            binary: _,
+            node,
             xdp,
             interfaces,
             workers,
@@ -106,7 +116,7 @@ impl WeirConfig {
             .map(|path| format!("pins = \"{}\"\n", path.display()))
             .unwrap_or_default();
         format!(
-            "[node]\nname = \"test-box\"\ninterfaces = {interfaces:?}\nxdp = \"{xdp}\"\nworkers = {workers}\n{pins}\n\
+            "[node]\nname = \"{node}\"\ninterfaces = {interfaces:?}\nxdp = \"{xdp}\"\nworkers = {workers}\n{pins}\n\
              [admin]\nsocket = \"{}\"\nhttp = \"{ADMIN_HTTP}\"\n\n{body}",
             scratch.join("control.sock").display(),
         )
@@ -150,7 +160,7 @@ impl<'n> Weir<'n> {
     /// # Errors
     /// No binary.
     pub fn launch_in(scratch: Scratch, netns: &'n Netns, config: WeirConfig) -> Result<Self> {
-        let binary = binary()?;
+        let binary = config.binary.clone().map_or_else(binary, Ok)?;
         let pins = if config.xdp == "off" {
             None
         } else {
@@ -196,15 +206,15 @@ impl<'n> Weir<'n> {
     pub fn wait_ready(&mut self) -> Result<()> {
         let result = wait_until(PATIENCE, "weir is ready", || {
             if let Ok(Some(status)) = self.control.ended() {
-                return Err(format!("it has ended ({status})"));
+                return Ok(Err(anyhow!("weir has ended by itself ({status})")));
             }
             match self.status() {
-                Ok(status) if status.ready => Ok(()),
+                Ok(status) if status.ready => Ok(Ok(())),
                 Ok(status) => Err(format!("it waits for {:?}", status.waiting_for)),
                 Err(e) => Err(format!("{e:#}")),
             }
         });
-        self.with_log(result)
+        self.with_log(result.flatten())
     }
 
     /// Adds the end of weir's log to an error.
@@ -212,7 +222,7 @@ impl<'n> Weir<'n> {
     /// # Errors
     /// The one given.
     pub fn with_log<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| format!("weir's log ends with:\n{}", tail(&self.log())))
+        result.map_err(|e| anyhow!("{e:#}\nweir's log ends with:\n{}", tail(&self.log())))
     }
 
     /// Its log: standard error.

@@ -175,6 +175,8 @@ impl Tally {
 pub struct Failed {
     /// When it began (its end as we read of it, less the time that curl says it took).
     pub began: Instant,
+    /// When we read of its end.
+    pub ended: Instant,
     /// HTTP status; 0 without an answer.
     pub status: u16,
     /// curl's words.
@@ -302,6 +304,7 @@ fn read_figures(line: &str, now: Instant) -> Option<Failed> {
     };
     Some(Failed {
         began: now.checked_sub(took).unwrap_or(now),
+        ended: now,
         status,
         error,
     })

@@ -4,13 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 
-use crate::{
-    command::Cmd,
-    netns::Netns,
-    process::{Process, tail},
-    scratch::Scratch,
-    wait::wait_until,
-};
+use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch};
 
 /// A name whose TXT record is the name of the server that answers.
 pub const WHO: &str = "who.weir.test.";
@@ -57,21 +51,16 @@ impl Nsd {
             process,
             _scratch: scratch,
         };
-        wait_until(Duration::from_secs(10), &format!("nsd {name} answers"), || {
-            if let Ok(Some(status)) = nsd.process.ended() {
-                return Err(format!(
-                    "nsd has ended ({status}): {}",
-                    tail(&nsd.process.stderr())
-                ));
-            }
-            for (addr, tcp) in listen.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
-                let answer = dig(netns, addr, 53, WHO, tcp).map_err(|e| format!("{e:#}"))?;
-                if answer != [name] {
-                    return Err(format!("{addr} answered {answer:?}"));
+        nsd.process
+            .until(Duration::from_secs(10), &format!("nsd {name} answers"), || {
+                for (addr, tcp) in listen.iter().flat_map(|addr| [(*addr, false), (*addr, true)]) {
+                    let answer = dig(netns, addr, 53, WHO, tcp).map_err(|e| format!("{e:#}"))?;
+                    if answer != [name] {
+                        return Err(format!("{addr} answered {answer:?}"));
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            })?;
         Ok(nsd)
     }
 }

@@ -18,13 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{
-    command::Cmd,
-    netns::Netns,
-    process::{Process, tail},
-    scratch::Scratch,
-    wait::wait_until,
-};
+use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch};
 
 /// Bytes a second of `/slow/`.
 pub const SLOW_RATE: usize = 2 << 20;
@@ -47,7 +41,11 @@ impl Nginx {
         Self::start_in(Scratch::new()?, netns, name, listen)
     }
 
-    fn start_in(scratch: Scratch, netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+    /// As [`Nginx::start`], in a directory of the caller's.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_in(scratch: Scratch, netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
         let dir = scratch.path().display();
         let mut listens = String::new();
         for addr in listen {
@@ -113,18 +111,13 @@ http {{
 
     fn ready(&mut self, netns: &Netns) -> Result<()> {
         let what = format!("nginx {} accepts connections", self.name);
-        wait_until(Duration::from_secs(10), &what, || {
-            if let Ok(Some(status)) = self.process.ended() {
-                return Err(format!(
-                    "nginx has ended ({status}): {}",
-                    tail(&self.process.stderr())
-                ));
-            }
-            for addr in &self.listen {
+        let listen = &self.listen;
+        self.process.until(Duration::from_secs(10), &what, || {
+            for addr in listen {
                 netns
                     .run(|| TcpStream::connect_timeout(addr, Duration::from_millis(500)))
                     .map_err(|e| format!("{e:#}"))?
-                    .map_err(|e| format!("{addr}: {e}; {}", tail(&self.process.stderr())))?;
+                    .map_err(|e| format!("{addr}: {e}"))?;
             }
             Ok(())
         })
