@@ -359,6 +359,8 @@ impl Engine {
 }
 
 #[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod tests;
