@@ -44,10 +44,8 @@ pub(crate) fn object(workspace: &Workspace, forced: Option<Recipe>) -> Result<Pa
     let begin = Instant::now();
     // A target directory of its own: other flags, another compiler, and no waiting for the lock of a build outside.
     let out = workspace.target.join("bpf-build");
-    let mut cargo = toolchain.cargo(&workspace.root, "build");
-    cargo
-        .args(["--package", "weir-ebpf", "--profile", "bpf", "--target-dir"])
-        .arg(&out);
+    let mut cargo = toolchain.build(&workspace.root);
+    cargo.arg("--target-dir").arg(&out);
     shell::run(&mut cargo).context("building the eBPF object")?;
 
     let built = out.join("bpfel-unknown-none/bpf/weir-ebpf");

@@ -2,7 +2,7 @@
 //!
 //! Owns the command line and nothing else: each subcommand is one module with one `run`. What several of them need
 //! (where things lie, how a command is run and shown, which eBPF toolchain there is) stands in `workspace`, `shell`
-//! and `toolchain`. Uses none of weir's own crates, so that it builds in seconds on a fresh machine.
+//! and `toolchain`. Uses none of weir's own crates but the harness, for the demo: it builds in seconds on a fresh machine.
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -18,6 +18,8 @@ mod apt;
 mod bpf;
 mod cargo_tools;
 
+pub(crate) use cargo_tools::{DENY, FUZZ};
+
 /// Install what weir's tasks need on this machine; what is there stays as it is.
 ///
 /// Starts from a fresh Debian or Ubuntu with rustup's stable Rust. Packages come from apt and need root; without root
@@ -188,6 +190,9 @@ pub(crate) fn ensure(workspace: &Workspace, tasks: &[Task], recipe: Option<Recip
     if needs_object(tasks) {
         let toolchain = ebpf_toolchain(workspace, recipe)?;
         shell::note(&format!("eBPF toolchain: {toolchain}"));
+        if tasks.contains(&Task::Lint) {
+            bpf::clippy(workspace, &toolchain)?;
+        }
         let other = toolchain.compiler.recipe.other();
         shell::note(&format!(
             "  (the other way: {}; `cargo xtask setup --recipe {}`)",

@@ -154,19 +154,55 @@ impl Toolchain {
         Err(missing)
     }
 
-    /// `cargo SUBCOMMAND` for the kernel programs at `root`, with everything set that a build for the kernel needs.
-    pub(crate) fn cargo(&self, root: &Path, subcommand: &str) -> Command {
+    /// `cargo build` for the kernel programs at `root`, with everything set that a build for the kernel needs.
+    pub(crate) fn build(&self, root: &Path) -> Command {
         let mut command = self.compiler.recipe.cargo();
+        command.arg("build");
+        self.for_the_kernel(command, root)
+    }
+
+    /// `cargo clippy` for the kernel programs; `None` when this toolchain has no clippy.
+    pub(crate) fn clippy(&self, root: &Path) -> Option<Command> {
+        let recipe = self.compiler.recipe;
+        let mut command = recipe.cargo();
+        match recipe {
+            Recipe::Rustup => {
+                command.arg("clippy");
+                shell::output(recipe.cargo().args(["clippy", "--version"])).ok()?;
+            }
+            Recipe::Debian => {
+                // By its path: cargo would look in its own directory first and find rustup's.
+                let clippy = Path::new("/usr/bin/cargo-clippy");
+                command = another_program(&command, clippy.is_file().then_some(clippy)?);
+                command.env("CARGO", "/usr/bin/cargo").arg("clippy");
+            }
+        }
+        Some(self.for_the_kernel(command, root))
+    }
+
+    fn for_the_kernel(&self, mut command: Command, root: &Path) -> Command {
         command
             .current_dir(root)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker)
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", FLAGS.join(" "))
-            .args([subcommand, "--target", TARGET]);
+            .args(["--package", "weir-ebpf", "--profile", "bpf", "--target", TARGET]);
         if self.compiler.recipe == Recipe::Rustup {
             command.args(["-Z", "build-std=core"]);
         }
         command
     }
+}
+
+/// `program` in the environment of `command`.
+fn another_program(command: &Command, program: &Path) -> Command {
+    let mut other = Command::new(program);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => other.env(name, value),
+            None => other.env_remove(name),
+        };
+    }
+    other
 }
 
 /// The recipes in the order in which they are looked for: `forced` alone when it is given.

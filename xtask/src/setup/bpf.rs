@@ -123,6 +123,24 @@ fn install_nightly() -> Result<()> {
     Ok(())
 }
 
+/// Gets clippy for the kernel programs.
+pub(super) fn clippy(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
+    if toolchain.clippy(&workspace.root).is_some() {
+        return Ok(());
+    }
+    match toolchain.compiler.recipe {
+        Recipe::Debian => apt::install(&["rust-web-clippy".to_owned()]),
+        Recipe::Rustup => {
+            let mut command = Command::new("rustup");
+            command.args(["component", "add", "clippy", "--toolchain", "nightly"]);
+            workspace::forget_the_toolchain(&mut command);
+            shell::output_within(&mut command, RUSTUP_LIMIT)
+                .context("rustup can't fetch nightly's clippy")?;
+            Ok(())
+        }
+    }
+}
+
 /// Builds bpf-linker against the machine's LLVM; where the distribution has none that is new enough, takes upstream's
 /// own binary, which brings its LLVM along.
 fn install_linker(workspace: &Workspace, compiler: &Compiler) -> Result<()> {
