@@ -13,7 +13,7 @@ mod tests;
 
 use weir_abi::{Addr16, FlowKey, Reason};
 
-use crate::window::Window;
+use crate::window::{Window, forget};
 
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
@@ -123,7 +123,7 @@ pub fn parse(frame: Window<'_>) -> Result<Packet, Reason> {
     Ok(Packet {
         frame_len: frame_len as u32,
         network_at: network_at as u32,
-        transport_at: (network_at + transport_at) as u32,
+        transport_at: forget(network_at + transport_at, total_len) as u32,
         v4,
         tcp: protocol == TCP,
         syn,

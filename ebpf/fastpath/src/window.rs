@@ -169,6 +169,18 @@ pub(crate) fn opaque(x: usize) -> usize {
     x
 }
 
+/// Makes the *verifier* forget what it knows about `x`, so that ways through the program that differ only in an offset
+/// meet again and are not followed one by one to the end: with six extension headers of several kinds, that is the
+/// difference between half a million steps and a tenth of it. What is forgotten must be bounded again before it is used
+/// as an offset ([`Window::skip`] does).
+///
+/// `noise` is any number that came from the packet. Taken in and out again it changes nothing, but the verifier, which
+/// follows bits and not equations, is left with a number of which it knows no more than of `noise`.
+#[inline(always)]
+pub(crate) fn forget(x: usize, noise: usize) -> usize {
+    opaque(x ^ noise) ^ noise
+}
+
 /// [`opaque`] for a pointer.
 #[inline(always)]
 fn opaque_pointer(x: *mut u8) -> *mut u8 {

@@ -7,7 +7,7 @@
 use weir_abi::{Addr16, Reason};
 
 use super::{Layer3, TCP, UDP};
-use crate::window::Window;
+use crate::window::{Window, forget};
 
 /// Extension headers that are followed. RFC 8200 section 4.1 recommends at most one of each, and destination options
 /// twice: with those that are followed at all, that makes five.
@@ -94,7 +94,7 @@ fn follow(l3: Window<'_>, first: u8, total_len: usize) -> Result<(u8, usize), Re
             return Err(Reason::Truncated);
         }
         next = header.get::<u8, 0>();
-        at += len;
+        at = forget(at + len, total_len);
     }
     Err(Reason::ExtensionHeaders)
 }
