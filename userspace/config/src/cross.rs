@@ -14,7 +14,7 @@ use weir_core::{
 
 use crate::{
     node::{AskedAdmin, AskedNode},
-    pools::AskedPool,
+    pools::{AskedPool, AskedPools},
     reader::Cx,
     services::{AskedListen, AskedService, takes},
     words::quoted,
@@ -27,15 +27,17 @@ pub(crate) fn check(
     cx: &mut Cx,
     node: &AskedNode,
     admin: &AskedAdmin,
-    pools: &[AskedPool],
+    pools: &AskedPools,
     services: &[AskedService<'_>],
 ) {
-    let by_name: BTreeMap<&str, &AskedPool> = pools.iter().map(|asked| (asked.pool.name.as_str(), asked)).collect();
+    let by_name: BTreeMap<&str, &AskedPool> =
+        pools.pools.iter().map(|asked| (asked.pool.name.as_str(), asked)).collect();
+    let unread: BTreeSet<&str> = pools.unread.iter().map(String::as_str).collect();
     check_node(cx, node);
     for service in services {
         let pool = service.pool.and_then(|(name, at)| {
             let pool = by_name.get(name).copied();
-            if pool.is_none() {
+            if pool.is_none() && pools.complete && !unread.contains(name) {
                 unknown_pool(cx, service, name, at, &by_name);
             }
             pool
@@ -129,7 +131,8 @@ fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, asked: &Asked
     let mut told = BTreeSet::new();
     for AskedListen { listen, at } in &service.listen {
         let v4 = listen.addr.is_ipv4();
-        if pool.backends.iter().all(|b| b.key.address.is_ipv4() != v4) && told.insert(v4) {
+        if listen.is_virtual()
+            && pool.backends.iter().all(|b| b.key.address.is_ipv4() != v4) && told.insert(v4) {
             let family = if v4 { "IPv4" } else { "IPv6" };
             cx.mistake(
                 *at,
@@ -213,7 +216,8 @@ struct Claim<'s> {
     /// The service; None for admin.http.
     service: Option<&'s str>,
     listen: Listen,
-    at: usize,
+    /// Where it stands. None: it is a default.
+    at: Option<usize>,
 }
 
 /// Ranges that are taken, by protocol and address, then by first port. Those of one address never overlap.
@@ -228,14 +232,13 @@ fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &
             last: listen.last,
             service: Some(service.name.as_str()),
             listen,
-            at,
+            at: Some(at),
         }));
     }
     if let Some(http) = admin.admin.http {
         let listen = Listen { addr: http.ip(), first: http.port(), last: http.port(), protocol: Protocol::Tcp };
         claims.push(Claim { last: listen.last, service: None, listen, at: admin.http_at });
     }
-    // The later in the file is the one that is told, save that admin.http yields to nobody's default: it is last.
     let mut taken: Taken<'_> = BTreeMap::new();
     let mut kept = Vec::with_capacity(claims.len());
     for claim in claims {
@@ -277,18 +280,27 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
     let port = claim.listen.first.max(other.listen.first);
     let proto = claim.listen.protocol.as_str();
     let address = SocketAddr::new(claim.listen.addr, port);
-    let line = cx.line(other.at);
+    let place = |cx: &Cx, at: Option<usize>| at.map_or_else(|| "by default".into(), |at| format!("in line {}", cx.line(at)));
+    // A default has no place of its own: then the other one is told.
+    let (at, teller, told) = match (claim.at, other.at) {
+        (Some(at), _) => (at, claim, other),
+        (None, Some(at)) => (at, other, claim),
+        (None, None) => (0, claim, other),
+    };
+    let elsewhere = place(cx, told.at);
     let what = if covers {
+        let wide = |claim: &Claim<'_>| SocketAddr::new(claim.listen.addr, port);
         format!(
-            "{} listens on {address}/{proto}, and {} in line {line} on every address ({})",
-            who(claim),
-            who(other),
-            SocketAddr::new(other.listen.addr, port)
+            "{} listens on {}/{proto}, and {} {elsewhere} on {}/{proto}: one of them is every address",
+            who(teller),
+            wide(teller),
+            who(told),
+            wide(told)
         )
     } else if claim.service == other.service {
-        format!("{} listens on {address}/{proto} twice (first in line {line})", who(claim))
+        format!("{} listens on {address}/{proto} twice (also {elsewhere})", who(teller))
     } else {
-        format!("{} listens on {address}/{proto}, as {} in line {line} does", who(claim), who(other))
+        format!("{} listens on {address}/{proto}, as {} {elsewhere} does", who(teller), who(told))
     };
-    cx.mistake(claim.at, what, "give one of them another address or port");
+    cx.mistake(at, what, "give one of them another address or port");
 }

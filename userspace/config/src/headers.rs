@@ -42,11 +42,18 @@ pub(crate) fn read(cx: &mut Cx, value: &Value<'_>, direction: Direction, forward
 }
 
 fn read_rule(cx: &mut Cx, item: &Value<'_>, direction: Direction, forwarded: Forwarded) -> Option<HeaderRule> {
+    if !item.is_table() {
+        item.mistake(cx, "has a rule that is no table", "write it as { set = \"X-Service\", value = \"www\" }");
+        return None;
+    }
     let table = item.table(cx, &keys::HEADER_RULE)?;
     let actions: Vec<_> = ["set", "append", "remove"]
         .into_iter()
         .filter_map(|action| table.get(action).map(|value| (action, value)))
         .collect();
+    if actions.is_empty() && ["set", "append", "remove"].iter().any(|action| table.meant(action)) {
+        return None;
+    }
     let [(action, name_value)] = actions.as_slice() else {
         let has = if actions.is_empty() { "none" } else { "several" };
         cx.mistake(
@@ -125,6 +132,7 @@ fn read_value(cx: &mut Cx, table: &Table<'_>, item: &Value<'_>, action: &str) ->
             cx.mistake(value.key_at, format!("a rule of {} removes and has a value", item.path), "remove `value`");
             None
         }
+        (None, _) if table.meant("value") => None,
         (None, _) => {
             cx.mistake(item.at, format!("a rule of {} has no `value`", item.path), "write value = \"…\" beside it");
             None

@@ -37,7 +37,7 @@ pub static POOL: Section = Section {
     heading: "pools.NAME",
     keys: &["balance", "backends", "check"],
     later: &[
-        ("hash", "it goes with balance = \"hash\"; this version has \"round-robin\" and \"least-connections\""),
+        ("hash", "it has balance = \"round-robin\" and \"least-connections\""),
         ("tls", "backends are spoken to without TLS; end it on the backend's own box"),
         ("proxy_protocol", "backends learn the client's address by `forwarded` of an http service"),
     ],

@@ -26,9 +26,6 @@ pub mod tunables;
 mod units;
 mod words;
 
-#[cfg(test)]
-mod tests;
-
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -163,7 +160,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec
     let plan = services.map(|services| Plan {
         node: node.node,
         admin: admin.admin,
-        pools: pools.into_iter().map(|asked| Arc::new(asked.pool)).collect(),
+        pools: pools.pools.into_iter().map(|asked| Arc::new(asked.pool)).collect(),
         services,
     });
     (plan, drafts, ca_files)
@@ -183,11 +180,19 @@ fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Draft> {
         }
     });
     let first = rest.first().map(|error| {
+        let found = error.span().and_then(|span| text.get(span)).unwrap_or_default();
         let (what, mend) = match error.message().split_once(", expected ") {
-            Some((what, expected)) => (what, format!("TOML expects {expected} here")),
-            None => (error.message(), "see https://toml.io for the syntax".into()),
+            Some(("string values must be quoted", _)) if found.is_empty() => {
+                ("there is no value".into(), "write one behind the equals sign".into())
+            }
+            Some(("string values must be quoted", _)) => {
+                (format!("{} is no value", words::quoted(found)), "put it in double quotes".into())
+            }
+            Some((what, "nothing")) => (what.into(), "remove it".into()),
+            Some((what, expected)) => (what.into(), format!("TOML expects {expected} here")),
+            None => (error.message().into(), "see https://toml.io for the syntax".into()),
         };
-        Draft { at: at(error), what: format!("no TOML: {what}"), mend }
+        Draft { at: at(error), what: format!("not TOML: {what}"), mend }
     });
     twice.chain(first).collect()
 }

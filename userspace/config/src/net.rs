@@ -14,7 +14,7 @@ use crate::{units::Trouble, words::quoted};
 
 /// An address and port: `10.0.0.11:8080`, `[2001:db8::11]:8080`.
 pub(crate) fn parse_socket(text: &str) -> Result<SocketAddr, Trouble> {
-    let (addr, port) = split_port(text)?;
+    let (addr, port) = split_port(text, "write the address before the colon, as in 10.0.0.11:80")?;
     Ok(SocketAddr::new(addr, parse_port(port)?))
 }
 
@@ -31,7 +31,8 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
             ));
         }
     };
-    let (addr, ports) = split_port(rest)?;
+    let every = "write 0.0.0.0 before the colon for every IPv4 address of the box, [::] for every IPv6 address";
+    let (addr, ports) = split_port(rest, every)?;
     let (first, last) = match ports.split_once('-') {
         None => {
             let port = parse_port(ports)?;
@@ -58,17 +59,20 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, Trouble> {
     };
     let Ok(addr) = addr_text.parse::<IpAddr>() else {
         let trouble = if addr_text.starts_with('[') {
-            Trouble::new(format!("{} has brackets", quoted(text)), "write networks without brackets, as in 2001:db8::/32")
+            Trouble::new(format!("has {} in brackets", quoted(text)), "write networks without brackets, as in 2001:db8::/32")
         } else {
-            Trouble::new(format!("{} is no network", quoted(text)), "write one as in 10.0.0.0/8 or 2001:db8::/32")
+            Trouble::new(format!("has {}, which is no network", quoted(text)), "write one as in 10.0.0.0/8 or 2001:db8::/32")
         };
         return Err(trouble);
     };
     let width: u8 = if addr.is_ipv4() { 32 } else { 128 };
     if addr.to_canonical() != addr {
         return Err(Trouble::new(
-            format!("{} is an IPv4 address in IPv6 form", quoted(text)),
-            format!("write the IPv4 network, as in {}/{}", addr.to_canonical(), 32),
+            format!("has {}, an IPv4 address in IPv6 form", quoted(text)),
+            match prefix_text.and_then(parse_decimal) {
+                Some(prefix @ 96..=128) => format!("write {}/{}", addr.to_canonical(), prefix - 96),
+                Some(_) | None => format!("write the IPv4 network, as in {}/32", addr.to_canonical()),
+            },
         ));
     }
     let prefix = match prefix_text {
@@ -77,7 +81,7 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, Trouble> {
             Some(prefix) if prefix <= u32::from(width) => prefix as u8,
             Some(_) | None => {
                 return Err(Trouble::new(
-                    format!("{} has no valid prefix length", quoted(text)),
+                    format!("has {}, without a valid prefix length", quoted(text)),
                     format!("write a number from 0 to {width} after the slash"),
                 ));
             }
@@ -85,7 +89,7 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, Trouble> {
     };
     IpNet::new(addr, prefix).ok_or_else(|| {
         Trouble::new(
-            format!("{} has bits set behind its prefix", quoted(text)),
+            format!("has {}, with bits set behind its prefix", quoted(text)),
             format!("write {}/{prefix} for the network, or {addr}/{width} for the one address", masked(addr, prefix)),
         )
     })
@@ -100,14 +104,15 @@ pub(crate) fn unusable(addr: IpAddr) -> Option<&'static str> {
         IpAddr::V4(v4) if v4.octets()[0] == 0 && !v4.is_unspecified() => Some("is a reserved address"),
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) if v6.is_multicast() => Some("is a multicast address"),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("is a link-local address, which needs an interface"),
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("is a link-local address"),
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("is an IPv4 address in IPv6 form"),
         IpAddr::V6(_) => None,
     }
 }
 
 /// The address, and what stands behind the colon.
-fn split_port(text: &str) -> Result<(IpAddr, &str), Trouble> {
+fn split_port<'t>(text: &'t str, no_address: &str) -> Result<(IpAddr, &'t str), Trouble> {
+    let no_address = || Trouble::new(format!("is {}, without an address", quoted(text)), no_address);
     if let Some(inner) = text.strip_prefix('[') {
         let Some((host, rest)) = inner.split_once(']') else {
             return Err(Trouble::new(
@@ -124,9 +129,9 @@ fn split_port(text: &str) -> Result<(IpAddr, &str), Trouble> {
     match text.rsplit_once(':') {
         None if text.parse::<Ipv4Addr>().is_ok() => Err(no_port(text, text)),
         None if text.is_empty() => Err(Trouble::new("is empty", "write an address and port, as in 192.0.2.10:80")),
-        None if text.bytes().all(|b| b.is_ascii_digit()) => Err(no_address(text, text)),
+        None if text.bytes().all(|b| b.is_ascii_digit()) => Err(no_address()),
         None => Err(not_an_address(text, "80")),
-        Some(("" | "*", port)) => Err(no_address(text, port)),
+        Some(("" | "*", _)) => Err(no_address()),
         Some((host, port)) if host.contains(':') => {
             let guess = match (host.parse::<Ipv6Addr>(), parse_decimal(port)) {
                 (Ok(addr), Some(_)) => format!("write [{addr}]:{port}"),
@@ -182,13 +187,6 @@ fn no_port(text: &str, host: &str) -> Trouble {
     Trouble::new(format!("is {}, without a port", quoted(text)), format!("write {}:80 for port 80", plain(host)))
 }
 
-fn no_address(text: &str, port: &str) -> Trouble {
-    Trouble::new(
-        format!("is {}, without an address", quoted(text)),
-        format!("write 0.0.0.0:{0} for every IPv4 address, [::]:{0} for every IPv6 address", plain(port)),
-    )
-}
-
 fn not_an_address(host: &str, port: &str) -> Trouble {
     if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Trouble::new(
@@ -226,6 +224,3 @@ fn masked(addr: IpAddr, prefix: u8) -> IpAddr {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

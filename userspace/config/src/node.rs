@@ -43,12 +43,15 @@ pub(crate) struct AskedNode {
 #[derive(Debug)]
 pub(crate) struct AskedAdmin {
     pub(crate) admin: Admin,
-    /// Where `http` stands, or the section, or the file's beginning.
-    pub(crate) http_at: usize,
+    /// Where `http` stands. None: it is the default.
+    pub(crate) http_at: Option<usize>,
 }
 
 pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> AskedNode {
-    let section = document.get("node").and_then(|value| value.table(cx, &keys::NODE));
+    let value = document.get("node");
+    let section = value.as_ref().and_then(|value| value.table(cx, &keys::NODE));
+    // A section that can't be read, or was meant by another name, says nothing of what it leaves open.
+    let unread = section.as_ref().map_or(value.is_some() || document.meant("node"), |s| s.meant("xdp"));
     let get = |key| section.as_ref().and_then(|section| section.get(key));
     let name = match get("name") {
         Some(value) => value.string(cx).filter(|name| check_name(cx, &value, name)).map(Into::into),
@@ -57,6 +60,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     let interfaces = get("interfaces").map_or_else(|| Some(Vec::new()), |value| read_interfaces(cx, &value));
     let xdp_value = get("xdp");
     let xdp = match &xdp_value {
+        None if unread => None,
         None => Some(XdpMode::Native),
         Some(value) => {
             let words = [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("off", XdpMode::Off)];
@@ -71,7 +75,8 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     let hash_key = get("hash_key").and_then(|value| read_hash_key(cx, &value));
     AskedNode {
         xdp,
-        has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty()),
+        has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty())
+            || section.as_ref().is_some_and(|s| s.meant("interfaces")),
         at: xdp_value.map(|value| value.key_at).or(section.map(|s| s.at)).unwrap_or(0),
         node: Node {
             name: name.unwrap_or_else(|| "weir".into()),
@@ -99,7 +104,7 @@ pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> As
     };
     AskedAdmin {
         admin: Admin { socket: socket.unwrap_or_else(|| facts.runtime_dir.join(DEFAULT_SOCKET)), http },
-        http_at: http_value.map(|value| value.at).or(section.map(|s| s.at)).unwrap_or(0),
+        http_at: http_value.map(|value| value.at),
     }
 }
 
@@ -120,7 +125,7 @@ fn check_name(cx: &mut Cx, value: &Value<'_>, name: &str) -> bool {
     if !good {
         value.mistake(
             cx,
-            format!("is {}", quoted(name)),
+            if name.is_empty() { "is empty".into() } else { format!("is {}", quoted(name)) },
             "write 1 to 255 letters, digits, dots, hyphens and underscores",
         );
     }
@@ -180,7 +185,8 @@ fn check_user(cx: &mut Cx, value: &Value<'_>, user: &str) -> bool {
         && !user.starts_with('-')
         && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'));
     if !good {
-        value.mistake(cx, format!("is {}, which is no user's name", quoted(user)), "name a user as in passwd(5)");
+        let what = if user.is_empty() { "is empty".into() } else { format!("is {}, which is no user's name", quoted(user)) };
+        value.mistake(cx, what, "name a user as in passwd(5)");
     }
     good
 }
@@ -221,7 +227,7 @@ fn check_socket(cx: &mut Cx, value: &Value<'_>, path: &std::path::Path) -> bool 
     if longest > SOCKET_PATH {
         value.mistake(
             cx,
-            format!("is too long by {} bytes for a socket and those beside it", longest - SOCKET_PATH),
+            format!("makes a path of {longest} bytes, and a socket's has room for {SOCKET_PATH}"),
             "write a shorter path",
         );
         return false;
@@ -232,6 +238,14 @@ fn check_socket(cx: &mut Cx, value: &Value<'_>, path: &std::path::Path) -> bool 
 fn read_http(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.string(cx)?;
     if text == "off" {
+        return None;
+    }
+    if !text.contains([':', '.']) {
+        value.mistake(
+            cx,
+            format!("is {}", quoted(text)),
+            format!("write an address and port, as in \"{DEFAULT_HTTP}\", or \"off\""),
+        );
         return None;
     }
     match parse_socket(text) {

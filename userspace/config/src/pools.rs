@@ -44,21 +44,40 @@ pub(crate) struct AskedPool {
     pub(crate) complete: bool,
 }
 
-/// All pools in file order, and the files of certificates that their checks name.
+/// All pools of a file.
+#[derive(Debug)]
+pub(crate) struct AskedPools {
+    /// Those that could be read, in file order.
+    pub(crate) pools: Vec<AskedPool>,
+    /// Names of those that could not.
+    pub(crate) unread: Vec<String>,
+    /// Whether all names are known: only then a pool that is not there is missed.
+    pub(crate) complete: bool,
+}
+
+/// All pools, and the files of certificates that their checks name.
 pub(crate) fn read_pools(
     cx: &mut Cx,
     document: &Table<'_>,
     defaults: &Values,
     files: &mut Vec<CaFile>,
-) -> Vec<AskedPool> {
-    let Some(pools) = document.get("pools").and_then(|value| value.names(cx)) else {
-        return Vec::new();
+) -> AskedPools {
+    let mut asked = AskedPools { pools: Vec::new(), unread: Vec::new(), complete: !document.meant("pools") };
+    let Some(value) = document.get("pools") else {
+        return asked;
     };
-    let read = |(name, value): (&str, Value<'_>)| {
+    let Some(pools) = value.names(cx) else {
+        asked.complete = false;
+        return asked;
+    };
+    for (name, value) in pools.entries() {
         check_name(cx, "pool", name, &value);
-        read_pool(cx, name, &value, defaults, files)
-    };
-    pools.entries().into_iter().filter_map(read).collect()
+        match read_pool(cx, name, &value, defaults, files) {
+            Some(pool) => asked.pools.push(pool),
+            None => asked.unread.push(name.to_owned()),
+        }
+    }
+    asked
 }
 
 /// Refuses names that can't be typed as `POOL/ADDRESS` or stand in a metric's label.
@@ -169,6 +188,10 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         item.mistake(cx, "has a string for a backend", format!("write {{ address = \"{}\" }}", shown(text)));
         return None;
     }
+    if !item.is_table() {
+        item.mistake(cx, "has a backend that is no table", "write { address = \"10.0.0.11:8080\" }");
+        return None;
+    }
     let table = item.table(cx, &keys::BACKEND)?;
     let weight = match table.get("weight") {
         None => Some(DEFAULT_WEIGHT),
@@ -192,7 +215,10 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         good.then_some(name)
     });
     let Some(value) = table.get("address") else {
-        cx.mistake(item.at, format!("a backend of pool `{pool}` has no `address`"), "write address = \"10.0.0.11:8080\"");
+        if !table.meant("address") {
+            let what = format!("a backend of pool `{pool}` has no `address`");
+            cx.mistake(item.at, what, "write address = \"10.0.0.11:8080\"");
+        }
         return None;
     };
     let address = read_address(cx, &value)?;
@@ -227,7 +253,7 @@ fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
             canonical if canonical != address.ip() => {
                 format!("write {}", SocketAddr::new(canonical, address.port()))
             }
-            _ => "write a unicast address".into(),
+            _ => "write the backend's own, global address".into(),
         };
         value.mistake(cx, format!("has {}, which {why}", address.ip()), mend);
         return None;
@@ -237,11 +263,11 @@ fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
 
 fn check_weights(cx: &mut Cx, value: &Value<'_>, backends: &[Backend]) {
     if backends.iter().all(|b| b.backup) {
-        value.mistake(cx, "are all backups", "remove `backup` from those that serve ordinarily");
+        value.mistake(cx, "has nothing but backups", "remove `backup` from those that serve ordinarily");
     } else if backends.iter().filter(|b| !b.backup).all(|b| b.weight == 0) {
         value.mistake(
             cx,
-            "have weight 0, all that are no backups",
+            "gives weight 0 to every backend that is no backup",
             "give one a weight; `weir backend drain` takes a backend out for a while",
         );
     }

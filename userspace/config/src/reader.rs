@@ -55,6 +55,8 @@ pub(crate) struct Table<'d> {
     /// Where it begins.
     pub(crate) at: usize,
     table: &'d DeTable<'d>,
+    /// Keys that an unknown key was taken for: they count as written, and wrong.
+    meant: Vec<&'static str>,
 }
 
 /// A value with its place and the name it has in messages.
@@ -72,7 +74,7 @@ pub(crate) struct Value<'d> {
 impl<'d> Table<'d> {
     /// The document itself.
     pub(crate) fn document(cx: &mut Cx, table: &'d DeTable<'d>) -> Self {
-        let document = Self { path: String::new(), at: 0, table };
+        let mut document = Self { path: String::new(), at: 0, table, meant: Vec::new() };
         document.refuse_unknown(cx, &keys::DOCUMENT);
         document
     }
@@ -99,10 +101,15 @@ impl<'d> Table<'d> {
     /// The value of a key that must be there.
     pub(crate) fn require(&self, cx: &mut Cx, key: &str, mend: &str) -> Option<Value<'d>> {
         let value = self.get(key);
-        if value.is_none() {
+        if value.is_none() && !self.meant(key) {
             cx.mistake(self.at, format!("[{}] has no `{key}`", self.path), mend);
         }
         value
+    }
+
+    /// Whether an unknown key was taken for this one: it is then neither there nor missing.
+    pub(crate) fn meant(&self, key: &str) -> bool {
+        self.meant.contains(&key)
     }
 
     /// Refuses keys that do not apply here, each with the reason.
@@ -120,11 +127,7 @@ impl<'d> Table<'d> {
         Value { path, key_at, at, value }
     }
 
-    fn refuse_unknown(&self, cx: &mut Cx, section: &Section) {
-        let place = || match self.path.as_str() {
-            "" => "this file".into(),
-            path => format!("[{path}]"),
-        };
+    fn refuse_unknown(&mut self, cx: &mut Cx, section: &'static Section) {
         for (key, value) in self.table.iter() {
             let name: &str = key.get_ref();
             if section.keys.contains(&name) {
@@ -132,18 +135,28 @@ impl<'d> Table<'d> {
             }
             let at = key.span().start;
             if let Some((_, has)) = section.later.iter().find(|(later, _)| *later == name) {
-                cx.mistake(at, format!("this version has no {} in {}", quoted(name), place()), *has);
+                cx.mistake(at, format!("this version has no {} {}", quoted(name), self.inside()), *has);
                 continue;
             }
             let noun = if value.get_ref().is_table() && self.path.is_empty() { "section" } else { "key" };
             let mend = match cx.guess(name, section.keys.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
+                Some(near) => {
+                    self.meant.push(near);
+                    format!("did you mean `{near}`?")
+                }
                 None => match keys::elsewhere(section, name) {
                     Some(other) => format!("`{name}` belongs in {other}"),
                     None => format!("it has {}", listed(section.keys, "and")),
                 },
             };
-            cx.mistake(at, format!("unknown {noun} {} in {}", quoted(name), place()), mend);
+            cx.mistake(at, format!("unknown {noun} {} {}", quoted(name), self.inside()), mend);
+        }
+    }
+
+    fn inside(&self) -> String {
+        match self.path.as_str() {
+            "" => "at the top of the file".into(),
+            path => format!("in [{path}]"),
         }
     }
 }
@@ -160,8 +173,8 @@ impl<'d> Value<'d> {
     }
 
     /// A table of a section, its keys checked.
-    pub(crate) fn table(&self, cx: &mut Cx, section: &Section) -> Option<Table<'d>> {
-        let table = self.names(cx)?;
+    pub(crate) fn table(&self, cx: &mut Cx, section: &'static Section) -> Option<Table<'d>> {
+        let mut table = self.names(cx)?;
         table.refuse_unknown(cx, section);
         Some(table)
     }
@@ -169,7 +182,7 @@ impl<'d> Value<'d> {
     /// A table whose keys are names that the caller checks.
     pub(crate) fn names(&self, cx: &mut Cx) -> Option<Table<'d>> {
         match self.value.as_table() {
-            Some(table) => Some(Table { path: self.path.clone(), at: self.at, table }),
+            Some(table) => Some(Table { path: self.path.clone(), at: self.at, table, meant: Vec::new() }),
             None => {
                 self.wrong_type(cx, "a table", "write it as [section] with keys, or as { key = value }");
                 None
@@ -188,6 +201,10 @@ impl<'d> Value<'d> {
     /// The string if it is one; for keys that take more than one type.
     pub(crate) fn as_string(&self) -> Option<&'d str> {
         self.value.as_str()
+    }
+
+    pub(crate) fn is_table(&self) -> bool {
+        self.value.is_table()
     }
 
     pub(crate) fn boolean(&self, cx: &mut Cx) -> Option<bool> {
@@ -278,11 +295,11 @@ impl<'d> Value<'d> {
     pub(crate) fn size(&self, cx: &mut Cx, range: RangeInclusive<u64>) -> Option<u64> {
         let (min, max) = range.into_inner();
         if let Some(integer) = self.value.as_integer() {
-            let n = quoted(integer.as_str()).replace('`', "");
+            let bytes = u64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(min);
             self.mistake(
                 cx,
-                format!("is a number without unit ({n})"),
-                format!("write \"{n}B\" for bytes, or \"{n}KiB\""),
+                format!("is a number without unit ({})", quoted(integer.as_str()).replace('`', "")),
+                format!("write it as \"{}\"", show_size(bytes)),
             );
             return None;
         }
@@ -306,11 +323,14 @@ impl<'d> Value<'d> {
 
     /// One of a few words. `later` are words that other versions have: they are refused by name.
     pub(crate) fn choice<T: Copy>(&self, cx: &mut Cx, words: &[(&str, T)], later: &[&str]) -> Option<T> {
-        let text = self.string(cx)?;
+        let known: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+        let Some(text) = self.value.as_str() else {
+            self.wrong_type(cx, "a string", &format!("write {}", listed(&known, "or")));
+            return None;
+        };
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
         }
-        let known: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
         if later.contains(&text) {
             self.mistake(
                 cx,

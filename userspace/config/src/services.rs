@@ -18,6 +18,7 @@ use crate::{
     primes,
     reader::{Cx, Table, Value},
     tunables::Values,
+    words::quoted,
 };
 
 /// Ports that one service may listen on, all its ranges together.
@@ -272,6 +273,10 @@ fn read_limits(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Limits {
     let headers = get("headers").and_then(|value| value.integer(cx, 1..=1024));
     let body = get("body").and_then(|value| match value.as_string() {
         Some("none") => None,
+        Some(text) if !text.starts_with(|c: char| c.is_ascii_digit()) => {
+            value.mistake(cx, format!("is {}", quoted(text)), "write a size such as \"10MiB\", or \"none\"");
+            None
+        }
         Some(_) | None => value.size(cx, 0..=u64::MAX),
     });
     let connections = get("connections").and_then(|value| value.integer(cx, 1..=10_000_000));
