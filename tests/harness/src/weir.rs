@@ -71,6 +71,8 @@ pub struct WeirConfig {
     pub workers: u16,
     /// Pools and services, as TOML.
     pub body: String,
+    /// More arguments of `weir run`.
+    pub args: Vec<&'static str>,
     /// Runs as this user and group, not as root.
     pub user: Option<(u32, u32)>,
 }
@@ -85,6 +87,7 @@ impl WeirConfig {
             interfaces: vec![crate::lab::OUTSIDE, crate::lab::INSIDE],
             workers: 2,
             body: body.into(),
+            args: Vec::new(),
             user: None,
         }
     }
@@ -98,6 +101,7 @@ impl WeirConfig {
             interfaces: Vec::new(),
             workers: 2,
             body: body.into(),
+            args: Vec::new(),
             user,
         }
     }
@@ -110,6 +114,7 @@ impl WeirConfig {
             interfaces,
             workers,
             body,
+            args: _,
             user: _,
         } = self;
         let pins = pins
@@ -167,9 +172,17 @@ impl<'n> Weir<'n> {
             Some(scratch.mount_bpf()?.join("weir"))
         };
         let file = scratch.write("weir.toml", config.render(&scratch, pins.as_deref()))?;
-        if let Some((uid, gid)) = config.user {
-            scratch.give_to(uid, gid)?;
-        }
+        let binary = match config.user {
+            None => binary,
+            Some((uid, gid)) => {
+                // Where it was built may be closed to others.
+                let copy = scratch.join("weir");
+                fs::copy(&binary, &copy)
+                    .with_context(|| format!("can't copy {} to {}", binary.display(), copy.display()))?;
+                scratch.give_to(uid, gid)?;
+                copy
+            }
+        };
         let control = Self::spawn(&binary, netns, &config, &scratch, &file)?;
         Ok(Self {
             netns,
@@ -191,6 +204,7 @@ impl<'n> Weir<'n> {
         let mut cmd = Cmd::new(binary)
             .args(["run", "-c"])
             .arg(file)
+            .args(&config.args)
             .env("NO_COLOR", "1")
             .inside(netns);
         if let Some((uid, gid)) = config.user {
