@@ -91,7 +91,9 @@ pub enum OpenError {
         cause: io::Error,
     },
     /// A sysctl could not be read or set.
-    #[error("sysctl {name} could not be {doing}: {cause}; weir needs it to look routes up for forwarded packets")]
+    #[error(
+        "sysctl {name} could not be {doing}: {cause}; weir needs it to look routes up for forwarded packets"
+    )]
     Sysctl {
         /// Its dotted name.
         name: String,
@@ -136,7 +138,9 @@ pub enum Error {
     #[error("{0} is given twice: every service name and every listen address can be used once")]
     Duplicate(String),
     /// A table has no room.
-    #[error("{what} do not fit: {need} needed, room for {room}; raise {tunable} (the pins must then be made anew)")]
+    #[error(
+        "{what} do not fit: {need} needed, room for {room}; raise {tunable} (the pins must then be made anew)"
+    )]
     Full {
         /// What there is too much of.
         what: &'static str,
@@ -158,7 +162,9 @@ pub enum Error {
         cause: String,
     },
     /// A socket cannot be used for steering.
-    #[error("socket for {key} cannot be used for steering: {cause}; it must be a listening TCP or a bound UDP socket")]
+    #[error(
+        "socket for {key} cannot be used for steering: {cause}; it must be a listening TCP or a bound UDP socket"
+    )]
     Socket {
         /// The listener.
         key: ListenKey,

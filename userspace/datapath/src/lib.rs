@@ -15,19 +15,35 @@
 //! tune(&mut self, Tunables) -> Result<(), MapError>
 //! set_interfaces(&mut self, Vec<String>)                             then attach() again
 //! take_events(&mut self) -> Option<NeighborEvents>                   for neighbors::Neighbors
-//! reasons(&self), service_traffic(&self), backend_traffic(&self), tables(&self)      counters
+//! counters(&self), service_traffic(&self), backend_traffic(&self), tables(&self)     what was counted
 //! close(self, Close::Keep | Close::Remove) -> Result<(), OpenError>
 //! ```
 //!
 //! There is one writer: the process that holds the [`Datapath`], and in it one caller at a time.
 
+mod assign;
+mod attach;
+mod changes;
+mod datapath;
 mod error;
+pub mod fdpass;
 pub mod listen;
+pub mod neighbors;
+mod object;
 mod options;
+mod pins;
+mod rings;
 mod sys;
+mod sysctl;
 mod table;
+mod tables;
+pub mod vips;
 mod wanted;
 
+pub use attach::{Attached, How};
+pub use datapath::{Close, Counters, Datapath, TableUse};
 pub use error::{Error, MapError, OpenError};
+pub use object::is_embedded;
 pub use options::{Capacities, Options, Tunables};
 pub use wanted::{Wanted, WantedAction, WantedBackend, WantedNat, WantedService};
+pub use weir_abi::{Note, Reason, Traffic, Verdict};

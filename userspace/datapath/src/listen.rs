@@ -37,7 +37,11 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 4096, defer_accept: None, nodelay: true }
+        Self {
+            backlog: 4096,
+            defer_accept: None,
+            nodelay: true,
+        }
     }
 }
 
@@ -55,20 +59,18 @@ pub struct ListenError {
 
 impl ListenError {
     fn new(key: ListenKey, how: How, cause: io::Error) -> Self {
-        let mend = match cause.kind() {
-            io::ErrorKind::AddrInUse => "; another process has this port: `ss -lntup` shows which",
-            io::ErrorKind::PermissionDenied if key.port < 1024 => {
+        let mend = match cause.raw_os_error() {
+            Some(libc::EADDRINUSE) => "; another process has this port: `ss -lntup` shows which",
+            Some(libc::EACCES | libc::EPERM) if key.port < 1024 => {
                 "; ports below 1024 need root or CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
             }
-            io::ErrorKind::AddrNotAvailable => match how {
+            Some(libc::EADDRNOTAVAIL) => match how {
                 How::Bound => "; no interface of this box has the address",
                 How::Steered => "; the loopback interface is down or has no address of this family",
             },
-            _ => match cause.raw_os_error() {
-                Some(libc::EMFILE) => "; too many open files: raise RLIMIT_NOFILE (LimitNOFILE= in the unit)",
-                Some(libc::EAFNOSUPPORT) => "; this kernel has the address family switched off",
-                _ => "",
-            },
+            Some(libc::EMFILE) => "; too many open files: raise RLIMIT_NOFILE (LimitNOFILE= in the unit)",
+            Some(libc::EAFNOSUPPORT) => "; this kernel has the address family switched off",
+            _ => "",
         };
         Self { key, cause, mend }
     }
@@ -79,7 +81,12 @@ impl ListenError {
 ///
 /// # Errors
 /// When a socket cannot be made, bound or listened on; those made before it are closed again.
-pub fn bind(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -> Result<Vec<OwnedFd>, ListenError> {
+pub fn bind(
+    key: ListenKey,
+    how: How,
+    workers: u16,
+    options: &ListenOptions,
+) -> Result<Vec<OwnedFd>, ListenError> {
     open_group(key, how, workers, options).map_err(|cause| ListenError::new(key, how, cause))
 }
 

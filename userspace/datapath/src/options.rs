@@ -40,7 +40,12 @@ pub struct Tunables {
 
 impl Default for Tunables {
     fn default() -> Self {
-        Self { tcp_grace: 60, udp_grace: 60, horizon: 3600, record_limit: 50_000 }
+        Self {
+            tcp_grace: 60,
+            udp_grace: 60,
+            horizon: 3600,
+            record_limit: 50_000,
+        }
     }
 }
 

@@ -74,7 +74,11 @@ unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> 
     // SAFETY: the kernel reads (and for some commands writes) `size_of::<T>()` bytes at `attr`, which is a live,
     // exclusive reference; pointers inside are the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result as libc::c_int)
+    }
 }
 
 fn address<T: ?Sized>(value: &T) -> u64 {
@@ -119,15 +123,23 @@ pub(crate) fn map_lookup<K: Plain, V: Plain>(map: impl AsFd, key: &K, values: &m
 
 /// Writes one key, whether it is there or not.
 pub(crate) fn map_update<K: Plain, V: Plain>(map: impl AsFd, key: &K, values: &[V]) -> io::Result<()> {
-    let mut attr =
-        ElemAttr { map_fd: number(map), key: address(key), value: address(values), ..ElemAttr::default() };
+    let mut attr = ElemAttr {
+        map_fd: number(map),
+        key: address(key),
+        value: address(values),
+        ..ElemAttr::default()
+    };
     // SAFETY: as for `map_lookup`; the kernel only reads.
     unsafe { bpf(cmd::MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// Deletes one key. False if it was absent.
 pub(crate) fn map_delete<K: Plain>(map: impl AsFd, key: &K) -> io::Result<bool> {
-    let mut attr = ElemAttr { map_fd: number(map), key: address(key), ..ElemAttr::default() };
+    let mut attr = ElemAttr {
+        map_fd: number(map),
+        key: address(key),
+        ..ElemAttr::default()
+    };
     // SAFETY: as for `map_lookup`; the kernel only reads the key.
     match unsafe { bpf(cmd::MAP_DELETE_ELEM, &mut attr) } {
         Ok(_) => Ok(true),
@@ -252,7 +264,11 @@ struct InfoAttr {
 /// `T` is a prefix of the info structure that the kernel has for the kind of object behind `fd`.
 unsafe fn info<T: Default>(fd: impl AsFd) -> io::Result<T> {
     let mut out = T::default();
-    let mut attr = InfoAttr { fd: number(fd), len: size_of::<T>() as u32, info: address_mut(&mut out) };
+    let mut attr = InfoAttr {
+        fd: number(fd),
+        len: size_of::<T>() as u32,
+        info: address_mut(&mut out),
+    };
     // SAFETY: InfoAttr is the `BPF_OBJ_GET_INFO_BY_FD` member; the kernel writes at most `len` bytes to `out`.
     unsafe { bpf(cmd::OBJ_GET_INFO_BY_FD, &mut attr) }?;
     Ok(out)
@@ -286,7 +302,11 @@ fn c_path(path: &Path) -> io::Result<CString> {
 /// Pins an object (map, link) under a path on a bpf file system.
 pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    let mut attr = PinAttr { path: path.as_ptr().addr() as u64, fd: number(object), flags: 0 };
+    let mut attr = PinAttr {
+        path: path.as_ptr().addr() as u64,
+        fd: number(object),
+        flags: 0,
+    };
     path.as_ptr().expose_provenance();
     // SAFETY: PinAttr is the `BPF_OBJ_*` member; the path is NUL-terminated and lives until the call returns.
     unsafe { bpf(cmd::OBJ_PIN, &mut attr) }.map(drop)
@@ -295,7 +315,11 @@ pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
 /// Opens a pinned object.
 pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
-    let mut attr = PinAttr { path: path.as_ptr().addr() as u64, fd: 0, flags: 0 };
+    let mut attr = PinAttr {
+        path: path.as_ptr().addr() as u64,
+        fd: 0,
+        flags: 0,
+    };
     path.as_ptr().expose_provenance();
     // SAFETY: as for `pin`.
     let fd = unsafe { bpf(cmd::OBJ_GET, &mut attr) }?;
@@ -324,7 +348,12 @@ pub(crate) fn link_create(
         LinkTarget::Interface(index) => index,
         LinkTarget::Namespace(fd) => number(fd),
     };
-    let mut attr = LinkCreateAttr { program: number(program), target, attach_type, flags };
+    let mut attr = LinkCreateAttr {
+        program: number(program),
+        target,
+        attach_type,
+        flags,
+    };
     // SAFETY: LinkCreateAttr is the beginning of the `BPF_LINK_CREATE` member and holds no pointers.
     let fd = unsafe { bpf(cmd::LINK_CREATE, &mut attr) }?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
@@ -351,8 +380,11 @@ struct LinkUpdateAttr {
 
 /// Replaces a link's program: every packet meets the old or the new one.
 pub(crate) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    let mut attr =
-        LinkUpdateAttr { link: number(link), program: number(program), ..LinkUpdateAttr::default() };
+    let mut attr = LinkUpdateAttr {
+        link: number(link),
+        program: number(program),
+        ..LinkUpdateAttr::default()
+    };
     // SAFETY: LinkUpdateAttr is the `BPF_LINK_UPDATE` member and holds no pointers.
     unsafe { bpf(cmd::LINK_UPDATE, &mut attr) }.map(drop)
 }
@@ -379,7 +411,10 @@ unsafe impl Sync for SharedWords {}
 impl SharedWords {
     /// Maps the first `words` values of an mmapable array whose values have 8 bytes.
     pub(crate) fn map(fd: impl AsFd, words: usize) -> io::Result<Self> {
-        let bytes = words.checked_mul(8).filter(|&b| b > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        let bytes = words
+            .checked_mul(8)
+            .filter(|&b| b > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice; it aliases nothing of ours.
         let start = unsafe {
@@ -421,7 +456,9 @@ impl Drop for SharedWords {
 
 impl fmt::Debug for SharedWords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedWords").field("words", &self.words).finish_non_exhaustive()
+        f.debug_struct("SharedWords")
+            .field("words", &self.words)
+            .finish_non_exhaustive()
     }
 }
 
@@ -444,7 +481,10 @@ pub(crate) fn set_int_option(
 
 /// Seconds of CLOCK_MONOTONIC, the clock that the programs stamp with; at least 1.
 pub(crate) fn monotonic_seconds() -> u32 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the kernel writes one timespec to `now`. CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     u32::try_from(now.tv_sec).unwrap_or(u32::MAX).max(1)

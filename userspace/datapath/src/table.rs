@@ -32,8 +32,19 @@ pub(crate) struct PerCpu<V> {
     cpus: usize,
 }
 
-fn checked(name: &'static str, fd: BorrowedFd<'_>, key: usize, value: usize) -> Result<(OwnedFd, MapShape), MapError> {
-    let fail = |doing| move |cause| MapError { map: name, doing, cause };
+fn checked(
+    name: &'static str,
+    fd: BorrowedFd<'_>,
+    key: usize,
+    value: usize,
+) -> Result<(OwnedFd, MapShape), MapError> {
+    let fail = |doing| {
+        move |cause| MapError {
+            map: name,
+            doing,
+            cause,
+        }
+    };
     let shape = sys::map_shape(fd).map_err(fail("inspect"))?;
     if shape.key_size as usize != key || shape.value_size as usize != value {
         let text = format!(
@@ -52,7 +63,12 @@ impl<K: Plain, V: Plain> Table<K, V> {
     /// When the map's key or value has another size than `K` or `V`.
     pub(crate) fn new(name: &'static str, fd: BorrowedFd<'_>) -> Result<Self, MapError> {
         let (fd, shape) = checked(name, fd, size_of::<K>(), size_of::<V>())?;
-        Ok(Self { name, fd, shape, types: PhantomData })
+        Ok(Self {
+            name,
+            fd,
+            shape,
+            types: PhantomData,
+        })
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -109,7 +125,10 @@ impl<V: Plain> PerCpu<V> {
     pub(crate) fn new(name: &'static str, fd: BorrowedFd<'_>, cpus: usize) -> Result<Self, MapError> {
         // The kernel rounds per-CPU values up to 8 bytes; all of weir's are multiples already.
         const { assert!(size_of::<V>().is_multiple_of(8)) };
-        Ok(Self { table: Table::new(name, fd)?, cpus })
+        Ok(Self {
+            table: Table::new(name, fd)?,
+            cpus,
+        })
     }
 
     pub(crate) fn table(&self) -> &Table<u32, V> {
@@ -160,7 +179,10 @@ impl RingMemory {
     /// The slots at `offset .. offset + len`, as far as the array goes.
     pub(crate) fn read(&self, offset: u32, len: u32) -> Vec<Slot> {
         let from = offset as usize;
-        (from..from.saturating_add(len as usize)).map_while(|i| self.words.load(i)).map(unpack).collect()
+        (from..from.saturating_add(len as usize))
+            .map_while(|i| self.words.load(i))
+            .map(unpack)
+            .collect()
     }
 
     /// Writes slots from `offset` on. What would lie past the end is left out; the planner never asks for it.
@@ -195,7 +217,11 @@ mod tests {
 
     #[test]
     fn a_slot_is_packed_as_it_lies_in_memory() {
-        let slot = Slot { current: 0x1122, previous: 0x3344, changed: 0x5566_7788 };
+        let slot = Slot {
+            current: 0x1122,
+            previous: 0x3344,
+            changed: 0x5566_7788,
+        };
         let mut expected = Vec::new();
         expected.extend(slot.current.to_ne_bytes());
         expected.extend(slot.previous.to_ne_bytes());

@@ -9,17 +9,31 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::*;
 
 fn key(addr: &str, port: u16, protocol: Protocol) -> ListenKey {
-    ListenKey { addr: addr.parse().unwrap(), port, protocol }
+    ListenKey {
+        addr: addr.parse().unwrap(),
+        port,
+        protocol,
+    }
 }
 
 fn local(fd: &OwnedFd) -> SocketAddr {
-    Socket::from(fd.try_clone().unwrap()).local_addr().unwrap().as_socket().unwrap()
+    Socket::from(fd.try_clone().unwrap())
+        .local_addr()
+        .unwrap()
+        .as_socket()
+        .unwrap()
 }
 
 #[test]
 fn a_group_shares_one_port_and_accepts() {
     for addr in ["127.0.0.1", "::1"] {
-        let sockets = bind(key(addr, 80, Protocol::Tcp), How::Steered, 3, &ListenOptions::default()).unwrap();
+        let sockets = bind(
+            key(addr, 80, Protocol::Tcp),
+            How::Steered,
+            3,
+            &ListenOptions::default(),
+        )
+        .unwrap();
         assert_eq!(sockets.len(), 3);
         let at = local(&sockets[0]);
         assert!(at.ip().is_loopback());
@@ -51,21 +65,34 @@ fn a_group_shares_one_port_and_accepts() {
 
 #[test]
 fn udp_sockets_receive() {
-    let sockets =
-        bind(key("127.0.0.1", 53, Protocol::Udp), How::Steered, 1, &ListenOptions::default()).unwrap();
+    let sockets = bind(
+        key("127.0.0.1", 53, Protocol::Udp),
+        How::Steered,
+        1,
+        &ListenOptions::default(),
+    )
+    .unwrap();
     let at = local(&sockets[0]);
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.send_to(b"hello", at).unwrap();
     let server = UdpSocket::from(sockets.into_iter().next().unwrap());
     let mut buffer = [0; 16];
     let (n, from) = server.recv_from(&mut buffer).unwrap();
-    assert_eq!((&buffer[..n], from), (&b"hello"[..], client.local_addr().unwrap()));
+    assert_eq!(
+        (&buffer[..n], from),
+        (&b"hello"[..], client.local_addr().unwrap())
+    );
 }
 
 #[test]
 fn zero_workers_still_get_a_socket() {
-    let sockets =
-        bind(key("127.0.0.1", 80, Protocol::Tcp), How::Steered, 0, &ListenOptions::default()).unwrap();
+    let sockets = bind(
+        key("127.0.0.1", 80, Protocol::Tcp),
+        How::Steered,
+        0,
+        &ListenOptions::default(),
+    )
+    .unwrap();
     assert_eq!(sockets.len(), 1);
 }
 
@@ -74,23 +101,43 @@ fn a_taken_port_is_named_even_when_the_other_shares_it() {
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     holder.set_reuse_address(true).unwrap();
     holder.set_reuse_port(true).unwrap();
-    holder.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    holder
+        .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
+        .unwrap();
     holder.listen(1).unwrap();
     let port = holder.local_addr().unwrap().as_socket().unwrap().port();
-    let error = bind(key("127.0.0.1", port, Protocol::Tcp), How::Bound, 2, &ListenOptions::default())
-        .expect_err("the port is taken");
+    let error = bind(
+        key("127.0.0.1", port, Protocol::Tcp),
+        How::Bound,
+        2,
+        &ListenOptions::default(),
+    )
+    .expect_err("the port is taken");
     assert_eq!(error.cause.kind(), io::ErrorKind::AddrInUse);
     let text = error.to_string();
-    assert!(text.starts_with(&format!("cannot listen on 127.0.0.1:{port}/tcp: ")), "{text}");
+    assert!(
+        text.starts_with(&format!("cannot listen on 127.0.0.1:{port}/tcp: ")),
+        "{text}"
+    );
     assert!(text.contains("`ss -lntup` shows which"), "{text}");
 }
 
 #[test]
 fn a_foreign_address_is_named() {
-    let error = bind(key("203.0.113.9", 8080, Protocol::Tcp), How::Bound, 1, &ListenOptions::default())
-        .expect_err("no interface has the address");
+    let error = bind(
+        key("203.0.113.9", 8080, Protocol::Tcp),
+        How::Bound,
+        1,
+        &ListenOptions::default(),
+    )
+    .expect_err("no interface has the address");
     assert_eq!(error.cause.kind(), io::ErrorKind::AddrNotAvailable);
-    assert!(error.to_string().contains("no interface of this box has the address"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("no interface of this box has the address"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -102,12 +149,21 @@ fn a_privileged_port_names_the_mend() {
 
 #[test]
 fn both_families_can_have_the_unspecified_address() {
-    let options = ListenOptions { defer_accept: Some(Duration::from_millis(10)), ..ListenOptions::default() };
+    let options = ListenOptions {
+        defer_accept: Some(Duration::from_millis(10)),
+        ..ListenOptions::default()
+    };
     // The kernel picks a port that is free in IPv4; somebody else may have it in IPv6, then another is tried.
     let (v4, v6) = (0..50)
         .find_map(|_| {
             let v4 = bind(key("0.0.0.0", 0, Protocol::Tcp), How::Bound, 1, &options).unwrap();
-            let v6 = bind(key("::", local(&v4[0]).port(), Protocol::Tcp), How::Bound, 1, &options).ok()?;
+            let v6 = bind(
+                key("::", local(&v4[0]).port(), Protocol::Tcp),
+                How::Bound,
+                1,
+                &options,
+            )
+            .ok()?;
             Some((v4, v6))
         })
         .expect("some port is free in both families");

@@ -1,0 +1,590 @@
+use std::{cell::RefCell, net::IpAddr};
+
+use weir_core::ids::{PoolName, Protocol};
+
+use super::*;
+use crate::WantedBackend;
+
+const LIMITS: Limits = Limits {
+    service_keys: 100,
+    services: 10,
+    backends: 8,
+    ring_slots: 100,
+    returns: 100,
+    horizon: 60,
+    hash_key: [1, 2],
+};
+
+/// The maps, as far as operations reach them; checks on the way that nothing is named before it is there.
+#[derive(Default)]
+struct Maps {
+    state: State,
+    slots: RefCell<Vec<Slot>>,
+    ops: Vec<Op>,
+}
+
+impl Maps {
+    fn new() -> Self {
+        Self {
+            slots: RefCell::new(vec![Slot::default(); LIMITS.ring_slots as usize]),
+            ..Self::default()
+        }
+    }
+
+    fn plan(&self, wanted: &Wanted, now: u32) -> Result<Plan, Error> {
+        let slots = self.slots.borrow();
+        let ring = |area: Area| slots[area.offset as usize..][..area.len as usize].to_vec();
+        plan(&self.state, wanted, &LIMITS, ring, now)
+    }
+
+    fn apply(&mut self, wanted: &Wanted, now: u32) -> Vec<Op> {
+        let Plan { ops, next } = self.plan(wanted, now).unwrap();
+        let mut services = self.services();
+        let mut backends = self.state.backends.clone();
+        let mut returns: Vec<_> = self
+            .state
+            .returns
+            .iter()
+            .map(|(k, v)| (return_key(k), *v))
+            .collect();
+        for op in &ops {
+            let mut slots = self.slots.borrow_mut();
+            match op {
+                Op::ForgetFlows(_) | Op::ResetService(_) | Op::ResetBackend(_) => {}
+                Op::SetBackend(index, value) if *value == Backend::default() => drop(backends.remove(index)),
+                Op::SetBackend(index, value) => drop(backends.insert(*index, *value)),
+                Op::SetReturn(key, value) => {
+                    returns.retain(|(k, _)| k != key);
+                    returns.push((*key, *value));
+                }
+                Op::DeleteReturn(key) => returns.retain(|(k, _)| k != key),
+                Op::WriteRing(area, new) => {
+                    for (_, service) in &services {
+                        let end = service.ring_offset + service.ring_len;
+                        assert!(
+                            area.offset >= end || area.offset + area.len <= service.ring_offset,
+                            "a ring in use is written over"
+                        );
+                    }
+                    slots[area.offset as usize..][..new.len()].copy_from_slice(new);
+                }
+                Op::SettleSlots(list) => {
+                    for (index, slot) in list {
+                        assert_eq!(slots[*index as usize].current, slot.current);
+                        slots[*index as usize] = *slot;
+                    }
+                }
+                Op::SetService(key, value) => {
+                    services.retain(|(k, _)| k != key);
+                    services.push((*key, *value));
+                }
+                Op::DeleteService(key) => services.retain(|(k, _)| k != key),
+            }
+            // What a packet may meet now.
+            for (_, service) in &services {
+                for slot in &slots[service.ring_offset as usize..][..service.ring_len as usize] {
+                    if slot.current != 0 {
+                        let backend = backends
+                            .get(&u32::from(slot.current))
+                            .copied()
+                            .unwrap_or_default();
+                        assert!(
+                            backend.flags & backend::ALIVE != 0,
+                            "a slot leads to a dead backend after {op:?}"
+                        );
+                    }
+                }
+            }
+            for (_, target) in &returns {
+                let backend = backends.get(&target.backend).copied().unwrap_or_default();
+                if target.flags & returns::SHARED != 0 {
+                    assert!(
+                        backend.flags & backend::SHARED != 0,
+                        "replies ask for what is not recorded"
+                    );
+                }
+            }
+        }
+        self.state = next;
+        assert_eq!(
+            sorted(services),
+            sorted(self.services()),
+            "the operations lead to the state that was said"
+        );
+        assert_eq!(backends, self.state.backends);
+        let planned: Vec<_> = self
+            .state
+            .returns
+            .iter()
+            .map(|(k, v)| (return_key(k), *v))
+            .collect();
+        assert_eq!(sorted(returns), sorted(planned));
+        let again = self.plan(wanted, now).unwrap();
+        assert_eq!(again.ops, [], "the same wish again writes nothing");
+        self.ops = ops.clone();
+        ops
+    }
+
+    fn services(&self) -> Vec<(ServiceKey, Service)> {
+        self.state
+            .services
+            .iter()
+            .map(|(k, v)| (service_key(k), *v))
+            .collect()
+    }
+
+    fn ring(&self, key: &str) -> Vec<Slot> {
+        let service = self.state.services[&listen(key)];
+        self.slots.borrow()[service.ring_offset as usize..][..service.ring_len as usize].to_vec()
+    }
+
+    fn index(&self, backend: &str) -> u16 {
+        self.state.assignment.backends.get(&key(backend)).unwrap() as u16
+    }
+}
+
+fn sorted<K: std::fmt::Debug, V: std::fmt::Debug>(list: Vec<(K, V)>) -> Vec<String> {
+    let mut list: Vec<_> = list.iter().map(|entry| format!("{entry:?}")).collect();
+    list.sort();
+    list
+}
+
+/// `192.0.2.1:80/tcp`
+fn listen(text: &str) -> ListenKey {
+    let (address, protocol) = text.rsplit_once('/').unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let protocol = if protocol == "tcp" {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    ListenKey {
+        addr: address.ip(),
+        port: address.port(),
+        protocol,
+    }
+}
+
+/// `pool/10.0.0.1:80`
+fn key(text: &str) -> BackendKey {
+    let (pool, address) = text.split_once('/').unwrap();
+    BackendKey {
+        pool: PoolName::new(pool),
+        address: address.parse().unwrap(),
+    }
+}
+
+fn up(text: &str) -> WantedBackend {
+    WantedBackend {
+        key: key(text),
+        weight: 1,
+        alive: true,
+    }
+}
+
+fn draining(text: &str) -> WantedBackend {
+    WantedBackend {
+        weight: 0,
+        ..up(text)
+    }
+}
+
+fn dead(text: &str) -> WantedBackend {
+    WantedBackend {
+        alive: false,
+        ..up(text)
+    }
+}
+
+fn nat(name: &str, keys: &[&str], backends: &[WantedBackend]) -> WantedService {
+    let nat = WantedNat {
+        ring_size: 11,
+        backends: backends.to_vec(),
+    };
+    WantedService {
+        name: ServiceName::new(name),
+        keys: keys.iter().map(|text| listen(text)).collect(),
+        action: WantedAction::Nat(nat),
+    }
+}
+
+fn wanted(services: &[WantedService]) -> Wanted {
+    Wanted {
+        services: services.to_vec(),
+    }
+}
+
+/// The kinds of operations, in order, without repeats.
+fn kinds(ops: &[Op]) -> Vec<&'static str> {
+    let mut kinds: Vec<_> = ops
+        .iter()
+        .map(|op| match op {
+            Op::ForgetFlows(_) => "forget",
+            Op::ResetService(_) => "reset service",
+            Op::ResetBackend(_) => "reset backend",
+            Op::SetBackend(_, value) if *value == Backend::default() => "clear backend",
+            Op::SetBackend(..) => "backend",
+            Op::SetReturn(..) => "return",
+            Op::WriteRing(..) => "ring",
+            Op::SettleSlots(_) => "settle",
+            Op::SetService(..) => "service",
+            Op::DeleteService(_) => "delete service",
+            Op::DeleteReturn(_) => "delete return",
+        })
+        .collect();
+    kinds.dedup();
+    kinds
+}
+
+const VIP: &str = "192.0.2.1:80/tcp";
+const A: &str = "web/10.0.0.1:80";
+const B: &str = "web/10.0.0.2:80";
+
+#[test]
+fn a_service_is_written_from_the_inside_out_and_deleted_in_reverse() {
+    let mut maps = Maps::new();
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), 100);
+    assert_eq!(kinds(&ops), ["backend", "return", "ring", "service"]);
+    let ring = maps.ring(VIP);
+    assert_eq!(ring.len(), 11);
+    assert!(
+        ring.iter().all(|slot| slot.changed == 0 && slot.previous == 0),
+        "no flow is older"
+    );
+    assert!(ring.iter().any(|slot| slot.current == maps.index(A)));
+    assert!(ring.iter().any(|slot| slot.current == maps.index(B)));
+
+    let ops = maps.apply(&wanted(&[]), 200);
+    assert_eq!(kinds(&ops), ["delete service", "delete return", "clear backend"]);
+    assert_eq!(
+        maps.state.services.len() + maps.state.backends.len() + maps.state.returns.len(),
+        0
+    );
+}
+
+#[test]
+fn a_backend_that_dies_leaves_the_ring_before_it_loses_its_flows() {
+    let mut maps = Maps::new();
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), 100);
+    let before = maps.ring(VIP);
+    let generation = maps.state.services[&listen(VIP)].generation;
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), dead(B)])]), 200);
+    assert_eq!(kinds(&ops), ["ring", "service", "backend"]);
+    let (a, b) = (maps.index(A), maps.index(B));
+    for (old, new) in before.iter().zip(maps.ring(VIP)) {
+        let expected = if old.current == b {
+            Slot {
+                current: a,
+                previous: b,
+                changed: 200,
+            }
+        } else {
+            Slot {
+                current: a,
+                previous: 0,
+                changed: 0,
+            }
+        };
+        assert_eq!(new, expected);
+    }
+    assert_eq!(maps.state.services[&listen(VIP)].generation, generation + 1);
+    assert!(
+        maps.state.returns.contains_key(&listen("10.0.0.2:80/tcp")),
+        "its last replies still find their way"
+    );
+}
+
+#[test]
+fn draining_keeps_flows_and_takes_none() {
+    let mut maps = Maps::new();
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), 100);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[draining(A), draining(B)])]), 200);
+    let ring = maps.ring(VIP);
+    assert!(
+        ring.iter()
+            .all(|slot| slot.current == 0 && slot.previous != 0 && slot.changed == 200),
+        "{ring:?}"
+    );
+    assert!(maps.state.backends.values().all(|b| b.flags == backend::ALIVE));
+}
+
+#[test]
+fn a_service_whose_backends_never_lived_needs_no_ring() {
+    let mut maps = Maps::new();
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[dead(A)])]), 100);
+    assert_eq!(kinds(&ops), ["backend", "return", "service"]);
+    assert_eq!(maps.state.services[&listen(VIP)].ring_len, 0);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 200);
+    assert!(
+        maps.ring(VIP)
+            .iter()
+            .all(|slot| slot.current == maps.index(A) && slot.changed == 0)
+    );
+}
+
+#[test]
+fn each_family_rings_its_own_backends() {
+    let v6 = "[2001:db8::1]:80/tcp";
+    let c = "web/[2001:db8:1::1]:80";
+    let mut maps = Maps::new();
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP, v6], &[up(A), up(c)])]), 100);
+    assert_eq!(ops.iter().filter(|op| matches!(op, Op::WriteRing(..))).count(), 2);
+    assert!(maps.ring(VIP).iter().all(|slot| slot.current == maps.index(A)));
+    assert!(maps.ring(v6).iter().all(|slot| slot.current == maps.index(c)));
+    assert_eq!(maps.state.returns.len(), 2);
+    // A pool without backends of a family serves none of its packets.
+    maps.apply(&wanted(&[nat("www", &[VIP, v6], &[up(A)])]), 200);
+    assert_eq!(maps.state.services[&listen(v6)].ring_len, 0);
+}
+
+#[test]
+fn keys_of_one_family_share_a_ring() {
+    let more = "192.0.2.1:81/tcp";
+    let mut maps = Maps::new();
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 100);
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP, more], &[up(A)])]), 200);
+    assert_eq!(
+        kinds(&ops),
+        ["backend", "return", "service"],
+        "the ring is there already"
+    );
+    assert_eq!(
+        maps.state.services[&listen(VIP)],
+        maps.state.services[&listen(more)]
+    );
+}
+
+#[test]
+fn a_backend_of_several_vips_is_shared_and_one_of_several_protocols_is_not() {
+    let dns = |vips: &[&str]| wanted(&[nat("dns", vips, &[up("dns/10.0.0.1:53")])]);
+    let mut maps = Maps::new();
+    maps.apply(&dns(&["192.0.2.1:53/udp", "192.0.2.1:53/tcp"]), 100);
+    assert_eq!(maps.state.returns.len(), 2);
+    assert!(maps.state.returns.values().all(|target| target.flags == 0));
+    assert_eq!(maps.state.backends[&1].flags, backend::ALIVE);
+
+    let ops = maps.apply(
+        &dns(&["192.0.2.1:53/udp", "192.0.2.1:53/tcp", "192.0.2.2:53/udp"]),
+        200,
+    );
+    assert_eq!(
+        kinds(&ops),
+        ["backend", "return", "service"],
+        "flows are recorded before replies ask"
+    );
+    assert_eq!(
+        maps.state.returns[&listen("10.0.0.1:53/udp")].flags,
+        returns::SHARED
+    );
+    assert_eq!(maps.state.returns[&listen("10.0.0.1:53/tcp")].flags, 0);
+    assert_eq!(maps.state.backends[&1].flags, backend::ALIVE | backend::SHARED);
+
+    let ops = maps.apply(&dns(&["192.0.2.2:53/udp"]), 300);
+    assert_eq!(
+        kinds(&ops),
+        ["return", "delete service", "delete return", "backend"]
+    );
+    assert_eq!(
+        maps.state.returns[&listen("10.0.0.1:53/udp")].vip.to_ip(),
+        "192.0.2.2".parse::<IpAddr>().unwrap()
+    );
+}
+
+#[test]
+fn one_address_in_two_pools_is_shared() {
+    let mut maps = Maps::new();
+    let other = nat("other", &["192.0.2.2:80/tcp"], &[up("two/10.0.0.1:80")]);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)]), other]), 100);
+    assert_eq!(
+        maps.state.returns[&listen("10.0.0.1:80/tcp")].flags,
+        returns::SHARED
+    );
+    assert!(
+        maps.state
+            .backends
+            .values()
+            .all(|b| b.flags == backend::ALIVE | backend::SHARED)
+    );
+    assert_ne!(maps.index(A), maps.index("two/10.0.0.1:80"));
+}
+
+#[test]
+fn port_zero_keeps_the_port_that_the_client_chose() {
+    let mut maps = Maps::new();
+    maps.apply(
+        &wanted(&[nat("www", &[VIP, "192.0.2.1:443/tcp"], &[up("web/10.0.0.1:0")])]),
+        100,
+    );
+    assert_eq!(maps.state.backends[&1].port, 0);
+    let from: Vec<_> = maps.state.returns.keys().map(|key| key.port).collect();
+    assert_eq!(from, [80, 443]);
+    assert_eq!(
+        maps.state.returns[&listen("10.0.0.1:443/tcp")].port,
+        u32::from(443_u16.to_be())
+    );
+}
+
+#[test]
+fn relayed_services_pass() {
+    let mut maps = Maps::new();
+    let service = WantedService {
+        name: ServiceName::new("www"),
+        keys: vec![listen(VIP)],
+        action: WantedAction::Relay,
+    };
+    let ops = maps.apply(&wanted(&[service]), 100);
+    assert_eq!(
+        ops,
+        [Op::SetService(
+            service_key(&listen(VIP)),
+            Service {
+                id: 0,
+                ..Service::default()
+            }
+        )]
+    );
+    // It may become an L4 service and go back.
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 200);
+    assert_eq!(maps.state.services[&listen(VIP)].action, action::NAT);
+}
+
+#[test]
+fn mapped_addresses_are_ipv4() {
+    let mut maps = Maps::new();
+    maps.apply(
+        &wanted(&[nat(
+            "www",
+            &["[::ffff:192.0.2.1]:80/tcp"],
+            &[up("web/[::ffff:10.0.0.1]:80")],
+        )]),
+        100,
+    );
+    assert!(maps.ring(VIP).iter().all(|slot| slot.current == 1));
+    assert!(maps.state.returns.contains_key(&listen("10.0.0.1:80/tcp")));
+}
+
+#[test]
+fn numbers_outlive_a_backend_and_are_reused_only_after_the_horizon() {
+    let mut maps = Maps::new();
+    let seven: Vec<_> = (1..=7).map(|n| up(&format!("web/10.0.0.{n}:80"))).collect();
+    maps.apply(&wanted(&[nat("www", &[VIP], &seven)]), 100);
+    let last = maps.index("web/10.0.0.7:80");
+    maps.apply(&wanted(&[nat("www", &[VIP], &seven[..6])]), 110);
+    // Back within the horizon: the old number, and nothing is forgotten.
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &seven)]), 120);
+    assert_eq!(maps.index("web/10.0.0.7:80"), last);
+    assert_eq!(kinds(&ops), ["backend", "return", "ring", "service"]);
+
+    maps.apply(&wanted(&[nat("www", &[VIP], &seven[..6])]), 130);
+    let mut another = seven[..6].to_vec();
+    another.push(up("web/10.0.0.8:80"));
+    let error = maps
+        .plan(&wanted(&[nat("www", &[VIP], &another)]), 190)
+        .unwrap_err();
+    assert!(matches!(error, Error::Full { what: "backends", .. }), "{error}");
+    assert!(error.to_string().contains("raise backends"), "{error}");
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &another)]), 191);
+    assert_eq!(maps.index("web/10.0.0.8:80"), last);
+    assert_eq!(ops[0], Op::ResetBackend(last.into()));
+    assert_eq!(ops[1], Op::ForgetFlows(BTreeSet::from([last.into()])));
+}
+
+#[test]
+fn rings_move_only_when_they_change_and_space_is_found_again() {
+    let mut maps = Maps::new();
+    // Rings of 11 in 100 slots: every change writes beside the ring in use and beside the one before it.
+    for round in 0..50 {
+        let weight = round % 3 + 1;
+        let mut backends = vec![up(A), up(B)];
+        backends[0].weight = weight;
+        maps.apply(
+            &wanted(&[
+                nat("www", &[VIP], &backends),
+                nat("two", &["192.0.2.2:80/tcp"], &[up(B)]),
+            ]),
+            round,
+        );
+    }
+    assert_eq!(maps.state.services[&listen("192.0.2.2:80/tcp")].generation, 1);
+    let areas = areas(&maps.state);
+    assert_eq!(areas.len(), 2);
+}
+
+#[test]
+fn old_changes_settle_in_place() {
+    let mut maps = Maps::new();
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), 100);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 200);
+    assert_eq!(maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 260), []);
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 261);
+    assert_eq!(kinds(&ops), ["settle"]);
+    assert!(maps.ring(VIP).iter().all(|slot| slot.changed == 0));
+}
+
+#[test]
+fn a_successor_writes_nothing_that_is_there_already() {
+    let mut maps = Maps::new();
+    let all = wanted(&[nat("www", &[VIP], &[up(A), up(B)])]);
+    maps.apply(&all, 100);
+    // What a new process reads from the maps: everything but what rings were filled from.
+    maps.state.filled.clear();
+    maps.state.leaving.clear();
+    assert_eq!(maps.apply(&all, 200), []);
+    maps.state.filled.clear();
+    let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 300);
+    assert_eq!(kinds(&ops), ["ring", "service", "delete return", "clear backend"]);
+    assert!(
+        maps.ring(VIP).iter().any(|slot| slot.changed == 300),
+        "flows are still told old from new"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused_as_a_whole() {
+    let maps = Maps::new();
+    let service = |name, vip, size| {
+        let mut service = nat(name, &[vip], &[up(A)]);
+        if let WantedAction::Nat(nat) = &mut service.action {
+            nat.ring_size = size;
+        }
+        service
+    };
+    let cases = [
+        (
+            vec![service("www", VIP, 11), service("www", "192.0.2.2:80/tcp", 11)],
+            "service www is given twice",
+        ),
+        (
+            vec![service("www", VIP, 11), service("two", VIP, 11)],
+            "192.0.2.1:80/tcp is given twice",
+        ),
+        (
+            vec![service("www", VIP, 12)],
+            "service www: a ring of 12 slots cannot be built",
+        ),
+        (
+            vec![service("www", VIP, 101)],
+            "ring slots do not fit: 101 needed, room for 100; raise ring_slots",
+        ),
+        (
+            (0..11)
+                .map(|n| service(&format!("s{n}"), &format!("192.0.2.{n}:80/tcp"), 3))
+                .collect(),
+            "services do not fit: 11 needed, room for 10",
+        ),
+    ];
+    for (services, text) in cases {
+        let error = maps.plan(&wanted(&services), 100).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
+    let ports: Vec<_> = (1..=101).map(|port| format!("192.0.2.1:{port}/tcp")).collect();
+    let ports: Vec<_> = ports.iter().map(String::as_str).collect();
+    let error = maps
+        .plan(&wanted(&[nat("www", &ports, &[up(A)])]), 100)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("listen addresses do not fit: 101 needed, room for 100"),
+        "{error}"
+    );
+}

@@ -1,0 +1,123 @@
+//! The kernel switches that weir sets, and sets back.
+//!
+//! XDP asks the kernel's routing tables by `bpf_fib_lookup`, which answers only when forwarding is on for the interface
+//! the question is asked from. Weir asks from `lo` and switches forwarding on there alone: the box does not become a
+//! router, `net.ipv4.ip_forward` stays as it is.
+//!
+//! What was there before is written to a file first, so that also a successor can set it back. /proc/sys/net shows the
+//! network namespace of the calling thread.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{assign::write_atomically, error::OpenError};
+
+/// Dotted names (a dot is a slash in /proc/sys) and the values that weir needs.
+const WANTED: [(&str, &str); 2] = [
+    ("net.ipv4.conf.lo.forwarding", "1"),
+    ("net.ipv6.conf.lo.forwarding", "1"),
+];
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+fn record(dir: &Path) -> PathBuf {
+    dir.join("sysctl.json")
+}
+
+/// Reads one switch; None if this kernel does not have it.
+pub(crate) fn read(name: &str) -> io::Result<Option<String>> {
+    match fs::read_to_string(path(name)) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn recorded(dir: &Path) -> BTreeMap<String, String> {
+    let path = record(dir);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
+        Err(e) => {
+            tracing::warn!(file = %path.display(), error = %e, "cannot read which sysctls were changed");
+            return BTreeMap::new();
+        }
+    };
+    serde_json::from_str(&text).unwrap_or_else(|e| {
+        tracing::warn!(file = %path.display(), error = %e, "the record of changed sysctls makes no sense");
+        BTreeMap::new()
+    })
+}
+
+/// Sets what weir needs, after recording what was there. A switch that the kernel does not have (IPv6 off) is left out.
+pub(crate) fn apply(dir: &Path) -> Result<(), OpenError> {
+    let mut before = recorded(dir);
+    let mut changes = Vec::new();
+    for (name, wanted) in WANTED {
+        let fail = |cause| OpenError::Sysctl {
+            name: name.into(),
+            doing: "read",
+            cause,
+        };
+        match read(name).map_err(fail)? {
+            Some(value) if value != wanted => {
+                // A record from before a crash knows the older, the true value.
+                before.entry(name.into()).or_insert_with(|| value.clone());
+                changes.push((name, value, wanted));
+            }
+            Some(_) | None => {}
+        }
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let file = record(dir);
+    serde_json::to_vec_pretty(&before)
+        .map_err(io::Error::from)
+        .and_then(|text| write_atomically(&file, &text))
+        .map_err(|cause| OpenError::File {
+            doing: "cannot write",
+            path: file,
+            cause,
+        })?;
+    for (name, old, new) in changes {
+        fs::write(path(name), new).map_err(|cause| OpenError::Sysctl {
+            name: name.into(),
+            doing: "set",
+            cause,
+        })?;
+        tracing::info!(sysctl = name, old, new, "sysctl changed");
+    }
+    Ok(())
+}
+
+/// Sets back what [`apply`] changed, unless somebody has changed it since, and forgets it.
+pub(crate) fn restore(dir: &Path) -> Result<(), OpenError> {
+    for (name, old) in recorded(dir) {
+        let Some((_, ours)) = WANTED.iter().find(|(wanted, _)| *wanted == name) else {
+            continue;
+        };
+        let fail = |doing| {
+            let name = name.clone();
+            move |cause| OpenError::Sysctl { name, doing, cause }
+        };
+        if read(&name).map_err(fail("read"))?.as_deref() == Some(ours) {
+            fs::write(path(&name), &old).map_err(fail("set"))?;
+            tracing::info!(sysctl = name, old = ours, new = old, "sysctl set back");
+        }
+    }
+    let file = record(dir);
+    match fs::remove_file(&file) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OpenError::File {
+            doing: "cannot remove",
+            path: file,
+            cause,
+        }),
+        _ => Ok(()),
+    }
+}
