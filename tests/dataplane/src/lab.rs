@@ -7,10 +7,22 @@
 //! clients 198.51.100.0/24, 2001:db8:c::/64 ── gateway ── wan0 [box] lan0 ── backends 10.9.0.0/24, 2001:db8:9::/64
 //! ```
 
-use std::{fs, process::Command, thread};
+use std::{
+    fs,
+    io::Write as _,
+    net::IpAddr,
+    process::{Command, Stdio},
+    thread,
+};
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::{
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, CpuSet, sched_setaffinity, unshare},
+    time::{ClockId, clock_gettime},
+    unistd::Pid,
+};
+use weir_fastpath::{Route, RouteQuery, rewrite::Link};
 
 /// Link address of the box towards the backends.
 pub const LAN_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x09, 0x01];
@@ -47,7 +59,7 @@ impl Lab {
                 unshare(CloneFlags::CLONE_NEWNET).context("a network namespace (root is needed)")?;
                 let mut cpus = CpuSet::new();
                 cpus.set(0)?;
-                sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).context("a CPU of its own")?;
+                sched_setaffinity(Pid::from_raw(0), &cpus).context("a CPU of its own")?;
                 test(Self::build()?)
             });
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -91,7 +103,7 @@ impl Lab {
             }
         }
         let index = |name: &str| -> Result<u32> {
-            Ok(nix::net::if_::if_nametoindex(name).with_context(|| format!("index of {name}"))?)
+            Ok(if_nametoindex(name).with_context(|| format!("index of {name}"))?)
         };
         Ok(Self { lan: index("lan0")?, wan: index("wan0")? })
     }
@@ -102,11 +114,10 @@ impl Lab {
 /// # Errors
 /// `ip` is missing or refuses; its words are in the error.
 pub fn ip(lines: &str) -> Result<()> {
-    use std::io::Write as _;
     let mut child = Command::new("ip")
         .args(["-batch", "-"])
-        .stdin(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .context("ip (Debian package iproute2)")?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -134,6 +145,68 @@ pub fn forwarding(on: bool) -> Result<()> {
 /// # Errors
 /// The clock can't be read.
 pub fn now() -> Result<u32> {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(u32::try_from(time.tv_sec())?)
+}
+
+impl Lab {
+    /// What the lab's routing table says, in a few lines: the host's half of a comparison with the kernel.
+    pub fn route(&self, query: &RouteQuery) -> Route {
+        let via = |ifindex, destination: [u8; 6], source: [u8; 6]| {
+            if query.total_len > 1500 {
+                return Route::TooBig;
+            }
+            let words = |mac: [u8; 6]| {
+                [[mac[0], mac[1]], [mac[2], mac[3]], [mac[4], mac[5]]].map(u16::from_ne_bytes)
+            };
+            Route::Via { ifindex, link: Link { destination: words(destination), source: words(source) } }
+        };
+        let unresolved = |ifindex, next_hop: IpAddr| {
+            if query.total_len > 1500 {
+                return Route::TooBig;
+            }
+            Route::NoNeighbor { next_hop: next_hop.into(), ifindex }
+        };
+        let (net, host) = match query.dst.to_ip() {
+            IpAddr::V4(ip) => {
+                let [a, b, c, host] = ip.octets();
+                let net = match (a, b, c) {
+                    (10, 9, 0) => "lan",
+                    (192, 0, 2) => "wan",
+                    (198, 51, 100) => "clients",
+                    (203, 0, 113) => "unresolved clients",
+                    (10, 66..=68, 0) => "refused",
+                    _ => "nowhere",
+                };
+                // The lowest and the highest address of a network that is attached are broadcasts, or mean nothing.
+                if (net == "lan" || net == "wan") && (host == 0 || host == 255) {
+                    return Route::NotForwarded;
+                }
+                (net, u16::from(host))
+            }
+            IpAddr::V6(ip) => match ip.segments() {
+                [0x2001, 0xdb8, 9, 0, 0, 0, 0, host] => ("lan", host),
+                [0x2001, 0xdb8, 2, 0, 0, 0, 0, host] => ("wan", host),
+                [0x2001, 0xdb8, 0xc, 0, _, _, _, host] => ("clients", host),
+                [0x2001, 0xdb8, 0xd, 0, _, _, _, host] => ("unresolved clients", host),
+                [0x2001, 0xdb8, 0x66, 0, ..] => ("refused", 0),
+                _ => ("nowhere", 0),
+            },
+        };
+        match (net, host) {
+            ("lan", 0xfe) | ("wan", 1) => Route::NotForwarded,
+            // The subnet's anycast address is the router's own, but the box does not act as one.
+            ("lan" | "wan", 0) => unresolved(if net == "lan" { self.lan } else { self.wan }, query.dst.to_ip()),
+            ("lan", n) if n <= u16::from(BACKENDS) => via(self.lan, backend_mac(n as u8), LAN_MAC),
+            ("lan", _) => unresolved(self.lan, query.dst.to_ip()),
+            ("wan", 0xfe) | ("clients", _) => via(self.wan, GATEWAY_MAC, WAN_MAC),
+            ("wan", _) => unresolved(self.wan, query.dst.to_ip()),
+            ("unresolved clients", _) => unresolved(
+                self.wan,
+                if query.v4 { IpAddr::from([192, 0, 2, 99]) } else { IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x99]) },
+            ),
+            ("refused", _) => Route::Unreachable,
+            _ => Route::NotForwarded,
+        }
+    }
 }

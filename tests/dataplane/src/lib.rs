@@ -10,7 +10,9 @@ pub mod frame;
 pub mod kernel;
 pub mod lab;
 pub mod object;
+pub mod world;
 
 pub use frame::Frame;
 pub use kernel::{Kernel, Run};
 pub use lab::Lab;
+pub use world::World;

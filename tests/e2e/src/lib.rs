@@ -26,7 +26,7 @@ pub const TCP: u16 = 9000;
 
 /// From the death of a backend to weir's word, at most: two intervals with their jitter, one timeout, and as much
 /// again for a busy machine.
-pub const CHECK_TIME: Duration = Duration::from_millis(2 * (2 * 440 + 400));
+pub const CHECK_TIME: Duration = Duration::from_millis(2 * (2 * 440 + 300));
 
 /// A lab with nginx on every backend, port 80, named `b1` and on.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub fn pool_of(family: Family, name: &str) -> String {
 /// A pool in TOML, checked by HTTP twice a second or so; `backends` are addresses with weights.
 pub fn pool(name: &str, backends: &[(String, u16)]) -> String {
     format!(
-        "{}[pools.{name}.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"400ms\"\n\
+        "{}[pools.{name}.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"300ms\"\n\
          rise = 2\nfall = 2\njitter = 10\n\n",
         unchecked_pool(name, backends),
     )

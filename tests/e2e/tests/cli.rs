@@ -19,8 +19,8 @@ fn check_says_where_what_is_wrong_and_the_mend() -> Result<()> {
         Ok((output.status.code(), output.text() + &output.complaint()))
     };
     let pool = "[pools.web]\nbackends = [{ address = \"10.0.0.1:80\" }]\n";
-    let good =
-        format!("{pool}[services.www]\nlisten = [\"192.0.2.1:80\"]\nmode = \"http\"\npool = \"web\"\n");
+    let www = "[services.www]\nlisten = [\"192.0.2.1:80\"]\nmode = \"http\"\npool = \"web\"\n";
+    let good = format!("{pool}{www}[node]\nxdp = \"off\"\n");
     let (code, words) = check(&good)?;
     assert_eq!(code, Some(0), "{words}");
 
@@ -33,11 +33,11 @@ fn check_says_where_what_is_wrong_and_the_mend() -> Result<()> {
         (good.replace("192.0.2.1:80", "192.0.2.1"), "4:", "port"),
         (good.replace("10.0.0.1:80", "10.0.0.1:0"), "2:", "port"),
         (
-            format!("{good}{}", good.replace(pool, "").replace("www", "again")),
-            "8:",
+            format!("{good}{}", www.replace("www", "again")),
+            "10:11",
             "192.0.2.1:80",
         ),
-        (format!("{good}[services.www"), "7:", ""),
+        (format!("{good}[services.www"), "9:", "not TOML"),
     ];
     for (text, place, word) in cases {
         let (code, words) = check(&text)?;

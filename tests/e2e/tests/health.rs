@@ -213,7 +213,7 @@ fn pending_until_the_first_checks_are_through() -> Result<()> {
     lab.backends[0].ip(["route add blackhole 10.0.0.1/32"])?;
     let body = format!(
         "[pools.web]\nbackends = [{{ address = \"{address}\" }}]\n[pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\n\
-         interval = \"6s\"\ntimeout = \"6s\"\nrise = 1\nfall = 1\n\n"
+         interval = \"6s\"\ntimeout = \"5s\"\nrise = 1\nfall = 1\n\n"
     ) + &service(
         "www",
         "http",
@@ -334,7 +334,7 @@ fn a_backup_is_used_only_when_no_other_is_up() -> Result<()> {
     let [first, second] = [0, 1].map(|i| backend(Family::V4, i, 80));
     let body = format!(
         "[pools.web]\nbackends = [{{ address = \"{first}\" }}, {{ address = \"{second}\", backup = true }}]\n\
-         [pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"400ms\"\nfall = 2\nrise = 2\n\n"
+         [pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"300ms\"\nfall = 2\nrise = 2\n\n"
     ) + &service("www", "http", &[vip(Family::V4, HTTP).to_string()], "web", "")
         + &service("packets", "l4", &[vip(Family::V4, L4).to_string()], "web", "");
     let weir = start(lab, body)?;

@@ -127,7 +127,7 @@ fn a_dns_service_answers_over_udp_and_tcp() -> Result<()> {
         let name = pool_of(family, "dns");
         body += &unchecked_pool(&name, &[0, 1].map(|i| (backend(family, i, 53), 10)));
         body +=
-            &format!("[pools.{name}.check]\ntype = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"400ms\"\n\n");
+            &format!("[pools.{name}.check]\ntype = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\n\n");
         let listen = ["udp", "tcp"].map(|protocol| format!("{}/{protocol}", vip(family, 53)));
         body += &service(&name, "l4", &listen, &name, "");
     }
