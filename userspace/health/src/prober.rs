@@ -131,3 +131,6 @@ async fn exchange(
         Err(Failure::Status(status))
     }
 }
+
+#[cfg(test)]
+mod tests;
