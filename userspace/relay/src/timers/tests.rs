@@ -1,0 +1,123 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+use std::task::Wake;
+
+use proptest::prelude::*;
+
+use super::*;
+
+struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct Bench {
+    start: Instant,
+    timers: Rc<Timers>,
+    counter: Arc<Counter>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self {
+            start,
+            timers: Rc::new(Timers::new(start)),
+            counter: Arc::new(Counter(AtomicUsize::new(0))),
+        }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    fn passed(&self, deadline: &Deadline) -> bool {
+        let waker = Waker::from(Arc::clone(&self.counter));
+        deadline.passed(&Context::from_waker(&waker))
+    }
+
+    fn woken(&self) -> usize {
+        self.counter.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn fires_late_by_two_ticks_at_most_and_never_early() {
+    for after in [0, 1, 49, 50, 51, 1_000, 25_599, 25_600, 60_000, 3_600_000_u64] {
+        let bench = Bench::new();
+        let deadline = bench.timers.deadline();
+        deadline.set(bench.start, Duration::from_millis(after));
+        assert!(!bench.passed(&deadline));
+        let mut ms = 0;
+        while !bench.passed(&deadline) {
+            ms += 7;
+            bench.timers.turn(bench.at(ms));
+            assert!(ms <= after + 110, "{after}: not fired after {ms}");
+        }
+        assert!(ms >= after, "{after}: fired after {ms}");
+        assert_eq!(bench.woken(), 1);
+    }
+}
+
+#[test]
+fn moving_on_costs_no_entry_and_coming_nearer_costs_one() {
+    let bench = Bench::new();
+    let deadline = bench.timers.deadline();
+    deadline.set(bench.start, Duration::from_secs(1));
+    for ms in 0..1_000 {
+        deadline.set(bench.at(ms), Duration::from_secs(20));
+    }
+    assert_eq!(bench.timers.wheel.borrow().entries, 1);
+    assert!(!bench.passed(&deadline));
+    deadline.set(bench.at(1_000), Duration::from_millis(200));
+    bench.timers.turn(bench.at(1_150));
+    assert!(!bench.passed(&deadline));
+    bench.timers.turn(bench.at(1_300));
+    assert!(bench.passed(&deadline));
+    assert_eq!(bench.woken(), 1);
+}
+
+#[test]
+fn a_dropped_deadline_leaves_the_wheel_empty() {
+    let bench = Bench::new();
+    let dropped = bench.timers.deadline();
+    dropped.set(bench.start, Duration::from_millis(100));
+    drop(dropped);
+    bench.timers.turn(bench.at(500));
+    let later = bench.timers.deadline();
+    assert!(bench.timers.is_empty());
+    // It stood still for an hour; a deadline set then is kept as well.
+    bench.timers.skip_to(bench.at(3_600_000));
+    later.set(bench.at(3_600_000), Duration::from_millis(100));
+    bench.timers.turn(bench.at(3_600_090));
+    assert!(!bench.passed(&later));
+    bench.timers.turn(bench.at(3_600_200));
+    assert!(bench.passed(&later));
+}
+
+proptest! {
+    /// Against the plain rule: it has fired when the wheel was turned two ticks past the deadline, not before it.
+    #[test]
+    fn keeps_the_rule(steps in proptest::collection::vec((0_u64..400, proptest::option::of(0_u64..60_000)), 1..200)) {
+        let bench = Bench::new();
+        let deadline = bench.timers.deadline();
+        let (mut now, mut due) = (0, None);
+        for (advance, set) in steps {
+            now += advance;
+            bench.timers.turn(bench.at(now));
+            if let Some(at) = due {
+                if now < at { prop_assert!(!bench.passed(&deadline)); }
+                if now >= at + 102 { prop_assert!(bench.passed(&deadline)); }
+            }
+            if let Some(after) = set {
+                deadline.set(bench.at(now), Duration::from_millis(after));
+                due = Some(now + after);
+            }
+        }
+    }
+}
