@@ -72,6 +72,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     // From here on Ctrl-C ends the story, not the process: everything made is dropped on the way out.
     interrupt::install().context("can't take over Ctrl-C")?;
+    let shown = show(&args, binary);
+    if interrupt::requested() {
+        bail!("interrupted; the lab is gone");
+    }
+    shown
+}
+
+/// Builds the lab, tells the story, judges it. The lab is gone when this returns, whatever happens, unless it is to be
+/// kept.
+fn show(args: &Args, binary: PathBuf) -> Result<()> {
     shell::heading("a lab in network namespaces");
     if remove_leftovers()? {
         shell::note("(removed what an earlier run had left)");
@@ -81,19 +91,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
     stage.describe();
     let evidence = story::tell(&lab, &mut stage, Duration::from_secs(args.seconds))?;
     report::show(&evidence);
-    let verdict = report::judge(&evidence);
-    let verdict = stage.weir.with_log(verdict);
+    let verdict = stage.weir.with_log(report::judge(&evidence));
     if args.keep {
         report::how_to_enter(&stage);
         stage.keep();
         lab.keep();
         return verdict;
     }
+    let stopped = stage.strike(&lab);
     report::how_to_go_on();
-    stage.strike()?;
-    drop(lab);
-    remove_leftovers()?;
-    verdict
+    verdict.and(stopped)
 }
 
 /// Removes the lab and the files of an earlier run. Returns whether there was a lab.

@@ -6,12 +6,14 @@
 //!
 //! What needs sockets (`weir_steer`) is tested by `weir-datapath`, which attaches it; here it is only loaded.
 
+pub mod both;
 pub mod frame;
 pub mod kernel;
 pub mod lab;
 pub mod object;
 pub mod world;
 
+pub use both::Both;
 pub use frame::Frame;
 pub use kernel::{Kernel, Run};
 pub use lab::Lab;

@@ -1,8 +1,9 @@
 //! Ctrl-C and SIGTERM: noted in a flag, so that whatever runs comes to its end by itself and cleans up.
 //!
-//! Nothing is done in the signal handler but setting the flag. Everything that waits looks at it.
+//! Nothing is done in the signal handler but setting the flag. Everything that waits looks at it, cleaning up excepted.
 
 use std::{
+    cell::Cell,
     io,
     sync::{
         Arc, LazyLock,
@@ -25,7 +26,27 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a signal came.
+/// Whether a signal came that this thread is to heed now.
 pub fn requested() -> bool {
-    REQUESTED.load(Ordering::Relaxed)
+    REQUESTED.load(Ordering::Relaxed) && HELD.get() == 0
+}
+
+thread_local! {
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, its thread heeds no signal: what cleans up is not to be cut short.
+#[derive(Debug)]
+pub struct Hold(());
+
+/// From now on this thread heeds no signal, until the value is dropped.
+pub fn hold() -> Hold {
+    HELD.set(HELD.get() + 1);
+    Hold(())
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        HELD.set(HELD.get() - 1);
+    }
 }

@@ -24,7 +24,7 @@ use nix::{
     unistd::{Pid, Uid},
 };
 
-use crate::{command::Cmd, scratch, wait::wait_until};
+use crate::{command::Cmd, interrupt, scratch, wait::wait_until};
 
 const DIRECTORY: &str = "/run/netns";
 
@@ -186,6 +186,7 @@ impl Netns {
 
     /// Removes it: processes first, then the name.
     fn remove(&self) -> Result<()> {
+        let _uncut = interrupt::hold();
         let killed = self.kill_processes();
         Cmd::new("ip").args(["netns", "del", &self.name]).check()?;
         killed

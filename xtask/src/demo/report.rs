@@ -32,7 +32,7 @@ pub(crate) fn show(evidence: &Evidence) {
             format!("{until} + {after}"),
         ));
     }
-    let wanted = shares(WEIGHTS.map(u64::from));
+    let wanted = wanted();
     let mut without = WEIGHTS.map(u64::from);
     if let Some(weight) = without.get_mut(VICTIM) {
         *weight = 0;
@@ -98,6 +98,16 @@ pub(crate) fn judge(evidence: &Evidence) -> Result<()> {
             claim(
                 answers.iter().all(|count| *count > 0),
                 format!("{title}: {phase} not every backend answered: {}", counts(answers)),
+            );
+        }
+        for (phase, answers) in [("before the kill", well), ("after the return", back)] {
+            claim(
+                far_from_weights(answers).is_none(),
+                format!(
+                    "{title}: {phase} the shares are {}, by the weights {}",
+                    shares(answers),
+                    wanted()
+                ),
             );
         }
         let victim = dead.get(VICTIM).copied().unwrap_or_default();
@@ -205,6 +215,25 @@ fn phases(evidence: &Evidence) -> [(&Snapshot, &Snapshot); 3] {
         ..
     } = evidence;
     [(begin, before_kill), (outage, before_return), (back, end)]
+}
+
+fn wanted() -> String {
+    shares(WEIGHTS.map(u64::from))
+}
+
+/// The first share that is off by more than 10 points, if there are answers enough to tell: with 500 flows that a hash
+/// places, that is more than four standard deviations.
+fn far_from_weights(answers: [u64; BACKENDS]) -> Option<usize> {
+    let all = answers.iter().sum::<u64>();
+    let weights = WEIGHTS.iter().map(|w| f64::from(*w)).sum::<f64>();
+    let far = |(count, weight): (&u64, &u16)| {
+        (*count as f64 / all as f64 - f64::from(*weight) / weights).abs() > 0.1
+    };
+    if all < 500 {
+        None
+    } else {
+        answers.iter().zip(&WEIGHTS).position(far)
+    }
 }
 
 /// `50/25/25`: answers in percent.

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use weir_harness::{
     Lab, Scratch, Weir, WeirConfig,
     lab::{Family, VIP_V4, VIP_V6},
@@ -89,9 +89,15 @@ impl<'l> Stage<'l> {
         }
     }
 
-    /// Ends it in order: weir takes away what it has put into the kernel.
-    pub(crate) fn strike(mut self) -> Result<()> {
-        self.weir.stop()
+    /// Ends it in order: weir takes away what it has put into the kernel, and nothing of it is left.
+    pub(crate) fn strike(mut self, lab: &Lab) -> Result<()> {
+        self.weir.stop()?;
+        let pinned = self.weir.pinned()?;
+        let processes = lab.router.processes()?;
+        if !pinned.is_empty() || !processes.is_empty() {
+            bail!("weir's orderly stop left pins {pinned:?} and processes {processes:?}");
+        }
+        Ok(())
     }
 
     /// From now on it outlives this process.
