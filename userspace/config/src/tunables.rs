@@ -15,8 +15,6 @@ use crate::{
 
 mod file;
 mod registry;
-#[cfg(test)]
-mod tests;
 
 pub use file::assignments;
 pub use registry::{REGISTRY, Values};
