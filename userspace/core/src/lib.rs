@@ -5,6 +5,14 @@
 //! out as values. `weir-config` builds the plan, `weir-datapath`, `weir-relay` and `weir-health` carry it out, the
 //! `weir` binary connects them.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "a test has to begin at some instant"
+    )
+)]
 
 pub mod balance;
 pub mod engine;
