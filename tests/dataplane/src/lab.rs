@@ -184,14 +184,19 @@ impl Lab {
                 }
                 (net, u16::from(host))
             }
-            IpAddr::V6(ip) => match ip.segments() {
-                [0x2001, 0xdb8, 9, 0, 0, 0, 0, host] => ("lan", host),
-                [0x2001, 0xdb8, 2, 0, 0, 0, 0, host] => ("wan", host),
-                [0x2001, 0xdb8, 0xc, 0, _, _, _, host] => ("clients", host),
-                [0x2001, 0xdb8, 0xd, 0, _, _, _, host] => ("unresolved clients", host),
-                [0x2001, 0xdb8, 0x66, 0, ..] => ("refused", 0),
-                _ => ("nowhere", 0),
-            },
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, rest @ ..] = ip.segments();
+                let net = match [a, b, c, d] {
+                    [0x2001, 0xdb8, 9, 0] => "lan",
+                    [0x2001, 0xdb8, 2, 0] => "wan",
+                    [0x2001, 0xdb8, 0xc, 0] => "clients",
+                    [0x2001, 0xdb8, 0xd, 0] => "unresolved clients",
+                    [0x2001, 0xdb8, 0x66, 0] => "refused",
+                    _ => "nowhere",
+                };
+                let unknown = u16::MAX;
+                (net, if let [0, 0, 0, host] = rest { host } else { unknown })
+            }
         };
         match (net, host) {
             ("lan", 0xfe) | ("wan", 1) => Route::NotForwarded,
