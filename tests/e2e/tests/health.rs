@@ -213,7 +213,7 @@ fn pending_until_the_first_checks_are_through() -> Result<()> {
     lab.backends[0].ip(["route add blackhole 10.0.0.1/32"])?;
     let body = format!(
         "[pools.web]\nbackends = [{{ address = \"{address}\" }}]\n[pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\n\
-         interval = \"6s\"\ntimeout = \"5s\"\nrise = 1\nfall = 1\n\n"
+         interval = \"12s\"\ntimeout = \"11s\"\nrise = 1\nfall = 1\n\n"
     ) + &service(
         "www",
         "http",
@@ -234,7 +234,7 @@ fn pending_until_the_first_checks_are_through() -> Result<()> {
 
     let _nginx = Nginx::start(&lab.backends[0], "b1", &[address.parse()?])?;
     lab.backends[0].ip(["route del blackhole 10.0.0.1/32"])?;
-    let up = weir.wait_state("web", &address, "up", Duration::from_secs(15))?;
+    let up = weir.wait_state("web", &address, "up", Duration::from_secs(30))?;
     assert!(up.in_use);
     assert_eq!(ask(&lab.client, vip(Family::V4, HTTP), 1)?.len(), 1);
     assert_eq!(ask(&lab.client, vip(Family::V4, L4), 1)?.len(), 1);

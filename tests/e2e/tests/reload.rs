@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use weir_e2e_tests::{
-    HTTP, L4, Site, TCP, ask, ask_until_all, backend, config, more_answers, pool, service, start, vip,
+    HTTP, L4, Site, TCP, ask, ask_until_all, backend, config, more_answers, pool, pool_of, service, start,
+    vip,
 };
 use weir_harness::{
     Weir,
@@ -14,7 +15,7 @@ use weir_harness::{
         curl::{Load, Reuse},
         echo,
     },
-    wait_until,
+    settle, wait_until,
     weir::PATIENCE,
 };
 
@@ -66,6 +67,18 @@ fn backends_are_added_and_removed_without_a_failed_request() -> Result<()> {
     );
     assert!(still.checks.passed >= known.checks.passed);
 
+    // As an operator would: nothing new for it, then, when it has nothing left to do, out with it.
+    for family in Family::ALL {
+        let backend = format!("{}/{}", pool_of(family, "web"), backend(family, 0, 80));
+        weir.ask(&["backend", "drain", &backend])?;
+    }
+    let quiet = Duration::from_millis(300);
+    settle(
+        Duration::from_secs(10),
+        quiet,
+        "the log of the backend that drains",
+        || Ok(site.nginx[0].access_log().len()),
+    )?;
     weir.rewrite(config(&[1]))?;
     weir.ask(&["reload"])?;
     wait_generation(&weir, generation + 2)?;

@@ -301,7 +301,11 @@ fn an_orderly_stop_leaves_nothing_behind() -> Result<()> {
             }
         }
         let links = &traces(&site.lab.router)?["ip -o link"];
-        assert_eq!(links.matches("xdp").count(), 2, "XDP on both interfaces: {links}");
+        assert_eq!(
+            links.matches("prog/xdp").count(),
+            2,
+            "XDP on both interfaces: {links}"
+        );
         assert!(!weir.pinned()?.is_empty());
         weir.signal(signal)?;
         let status = weir.wait_end(weir_harness::weir::PATIENCE)?;
