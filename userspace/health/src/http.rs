@@ -16,6 +16,9 @@ use crate::failure;
 /// Longest answer up to the end of the final head, interim answers included.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Room to begin with: most answers come in one read.
+const USUAL_HEAD: usize = 4096;
+
 /// Most headers of one head.
 const MAX_HEADERS: usize = 256;
 
@@ -73,7 +76,7 @@ pub(crate) async fn exchange(
 }
 
 async fn read_status(mut stream: impl AsyncRead + Unpin) -> Result<u16, Failure> {
-    let mut head = Head::default();
+    let mut head = Head { unread: Vec::with_capacity(USUAL_HEAD), searched: 0 };
     let mut room = MAX_HEAD;
     loop {
         if let Some(status) = head.status()? {
@@ -101,7 +104,6 @@ async fn read_status(mut stream: impl AsyncRead + Unpin) -> Result<u16, Failure>
 }
 
 /// What has been read of the answer.
-#[derive(Default)]
 struct Head {
     unread: Vec<u8>,
     /// How much of it has been searched for the end of the head.
