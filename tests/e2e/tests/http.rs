@@ -200,7 +200,7 @@ fn one_access_record_per_request() -> Result<()> {
     for path in ["/one", "/status/404", "/three"] {
         curl::get(&site.lab.client, &url(vip(Family::V4, HTTP), path), &[])?;
     }
-    let records = wait_until(
+    let mut records = wait_until(
         weir_harness::weir::PATIENCE,
         "three access records are written",
         || {
