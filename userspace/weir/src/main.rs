@@ -1,2 +1,99 @@
-//! (being written)
-fn main() {}
+//! The `weir` binary: one program for the command line, the control process and its children.
+//!
+//! Owns the composition: which process does what, how they speak to each other, what operators see. All policy is in
+//! `weir-core`, all kernel work in `weir-datapath`, all traffic in `weir-relay`, all probing in `weir-health`.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cli;
+mod client;
+mod context;
+mod control;
+#[cfg(test)]
+mod docs;
+mod ipc;
+mod logging;
+mod privileges;
+mod render;
+mod role;
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command, Role};
+
+/// Exit code for a configuration with mistakes.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => return run(&args),
+        Command::Check { file, quiet } => return check(&file, quiet),
+        Command::Status(args) => client::status(&args),
+        Command::Pools(args) => client::pools(&args),
+        Command::Backend {
+            wish,
+            backend,
+            socket,
+        } => client::backend(wish, &backend, &socket),
+        Command::Reload { socket } => client::reload(&socket),
+        Command::Sysctl(args) => client::sysctl(&args),
+        Command::Role(Role::Relay {
+            workers,
+            access_log,
+            log,
+        }) => role::relay::run(workers, &access_log, &log),
+        Command::Role(Role::Health { log }) => role::health::run(&log),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(args: &cli::RunArgs) -> ExitCode {
+    // Mistakes in the file are shown as `weir check` shows them, not as log lines.
+    let loaded = match context::load(&args.config) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            complain(&report.to_string());
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    match logging::init(&args.log, "control").and_then(|()| control::run(args, loaded)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn check(file: &Path, quiet: bool) -> ExitCode {
+    match context::load(file) {
+        Ok(loaded) => {
+            if !quiet {
+                let (pools, services) = (loaded.plan.pools.len(), loaded.plan.services.len());
+                let line = format!(
+                    "{}: fine, {services} service(s), {pools} pool(s)\n",
+                    file.display()
+                );
+                // Whoever closed standard output has the exit code.
+                let _ = std::io::stdout().write_all(line.as_bytes());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(report) => {
+            complain(&report.to_string());
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    complain(&format!("weir: {error:#}"));
+    ExitCode::FAILURE
+}
+
+/// To standard error; if that is closed there is nobody left to tell.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+}

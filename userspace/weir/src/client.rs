@@ -1,0 +1,178 @@
+//! The command line's side of the control socket: asks a running weir, prints what it says.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    admin::api::{Answer, Changed, Pools, Reloaded, Request, Status, Tunable},
+    cli::{QueryArgs, SocketArgs, SysctlArgs, Wish},
+    render,
+};
+
+/// A reload checks, binds and waits for the relay; nothing else takes long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `weir status`
+pub(crate) fn status(args: &QueryArgs) -> anyhow::Result<()> {
+    show::<Status>(args, &Request::Status {}, render::status)
+}
+
+/// `weir pools`
+pub(crate) fn pools(args: &QueryArgs) -> anyhow::Result<()> {
+    show::<Pools>(args, &Request::Pools {}, render::pools)
+}
+
+/// `weir backend`
+pub(crate) fn backend(wish: Wish, backend: &str, socket: &SocketArgs) -> anyhow::Result<()> {
+    let wish = match wish {
+        Wish::Drain => "drain",
+        Wish::Maint => "maint",
+        Wish::Ready => "ready",
+    };
+    let request = Request::Backend {
+        backend: backend.to_owned(),
+        wish: wish.to_owned(),
+    };
+    let changed: Changed = ask(socket, &request)?;
+    if changed.from == changed.to {
+        print(&format!("{} is {} already\n", changed.backend, changed.to))
+    } else {
+        print(&format!(
+            "{}: {} -> {}\n",
+            changed.backend, changed.from, changed.to
+        ))
+    }
+}
+
+/// `weir reload`
+pub(crate) fn reload(socket: &SocketArgs) -> anyhow::Result<()> {
+    let Reloaded { generation, changes } = ask(socket, &Request::Reload {})?;
+    let mut text = format!("configuration {generation} is in force\n");
+    if changes.is_empty() {
+        text.push_str("  nothing has changed\n");
+    }
+    for change in changes {
+        text.push_str(&format!("  {change}\n"));
+    }
+    print(&text)
+}
+
+/// `weir sysctl`
+pub(crate) fn sysctl(args: &SysctlArgs) -> anyhow::Result<()> {
+    let request = if let Some(assignment) = &args.write {
+        let (name, value) = assignment
+            .split_once('=')
+            .with_context(|| format!("-w {assignment}: write NAME=VALUE"))?;
+        Request::SysctlSet {
+            set: vec![(name.trim().to_owned(), value.trim().to_owned())],
+        }
+    } else if let Some(path) = &args.load {
+        Request::SysctlSet {
+            set: assignments(path)?,
+        }
+    } else {
+        Request::Sysctl {
+            name: args.name.clone(),
+        }
+    };
+    let tunables: Vec<Tunable> = ask(&args.socket, &request)?;
+    if args.json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&tunables)?));
+    }
+    print(
+        &tunables
+            .iter()
+            .map(|t| format!("{} = {}\n", t.name, t.value))
+            .collect::<String>(),
+    )
+}
+
+fn assignments(path: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}: can't be read", path.display()))?;
+    let name = path.display().to_string();
+    weir_config::tunables::assignments(&name, &text).map_err(|report| anyhow!("{report}"))
+}
+
+fn show<T: DeserializeOwned + serde::Serialize>(
+    args: &QueryArgs,
+    request: &Request,
+    render: fn(&T) -> String,
+) -> anyhow::Result<()> {
+    let value: T = ask(&args.socket, request)?;
+    if args.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&value)?))
+    } else {
+        print(&render(&value))
+    }
+}
+
+/// A reader that goes away early (`weir pools | head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("standard output"),
+    }
+}
+
+fn ask<T: DeserializeOwned>(socket: &SocketArgs, request: &Request) -> anyhow::Result<T> {
+    let path = socket_path(socket)?;
+    let stream = UnixStream::connect(&path).map_err(|e| {
+        let path = path.display();
+        if [ErrorKind::NotFound, ErrorKind::ConnectionRefused].contains(&e.kind()) {
+            anyhow!("no weir answers on {path}: start one with `weir run`, or name its socket with --socket")
+        } else if e.kind() == ErrorKind::PermissionDenied {
+            anyhow!("{path}: you may not speak to this weir; try as the user it runs as")
+        } else {
+            anyhow!("{path}: {e}")
+        }
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut text = serde_json::to_vec(request)?;
+    text.push(b'\n');
+    (&stream)
+        .write_all(&text)
+        .with_context(|| format!("{}: asking", path.display()))?;
+    let mut line = String::new();
+    BufReader::new(&stream)
+        .read_line(&mut line)
+        .with_context(|| format!("{}: waiting for the answer", path.display()))?;
+    if line.is_empty() {
+        bail!(
+            "{}: weir closed the connection without an answer; look at its log",
+            path.display()
+        );
+    }
+    let answer: Answer =
+        serde_json::from_str(&line).with_context(|| format!("{}: not an answer", path.display()))?;
+    match answer {
+        Answer {
+            ok: true,
+            result: Some(value),
+            ..
+        } => serde_json::from_value(value)
+            .with_context(|| format!("{}: an answer of another version", path.display())),
+        Answer { error, .. } => bail!(
+            "{}",
+            error.unwrap_or_else(|| "weir refused without a word".to_owned())
+        ),
+    }
+}
+
+fn socket_path(args: &SocketArgs) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &args.socket {
+        return Ok(path.clone());
+    }
+    if let Some(config) = &args.config {
+        let loaded = crate::context::load(config).map_err(|report| anyhow!("{report}"))?;
+        return Ok(loaded.plan.admin.socket.clone());
+    }
+    Ok(crate::context::default_socket())
+}

@@ -1,0 +1,63 @@
+//! From a configuration file to what the processes go by, in one place for `run`, `check`, `reload` and the clients.
+
+use std::path::{Path, PathBuf};
+
+use weir_config::{Facts, Report, tunables::Origin};
+pub(crate) use weir_config::{Loaded, load};
+
+/// The control socket of a configuration that names none.
+pub(crate) fn default_socket() -> PathBuf {
+    Facts::of_this_machine().runtime_dir.join("control.sock")
+}
+
+/// The configuration with some tunables set anew.
+///
+/// # Errors
+/// An unknown name, a bad value, a tunable that needs a restart, or a plan that does not hold with them: nothing has
+/// changed then.
+pub(crate) fn with_tunables(loaded: &Loaded, set: &[(String, String)]) -> anyhow::Result<Loaded> {
+    let mut source = loaded.source.clone();
+    for (name, value) in set {
+        let setting = source.tunables.set(name, value, Origin::Runtime)?;
+        if setting.tunable.applies == weir_config::tunables::Applies::Restart {
+            anyhow::bail!(
+                "{name} applies with the next start only; write it to a file in tunables.d and restart weir"
+            );
+        }
+    }
+    let plan = source.resolve().map_err(|report| anyhow::anyhow!("{report}"))?;
+    Ok(Loaded {
+        plan: plan.into(),
+        source,
+    })
+}
+
+/// Loads the file again, keeping the tunables that were set while weir ran.
+///
+/// # Errors
+/// All mistakes of all files.
+pub(crate) fn reload(path: &Path, before: &Loaded) -> Result<Loaded, Report> {
+    let loaded = load(path)?;
+    let runtime: Vec<_> = before
+        .source
+        .tunables
+        .iter()
+        .filter(|s| *s.origin == Origin::Runtime)
+        .map(|s| (s.tunable.name, s.value.to_string()))
+        .collect();
+    if runtime.is_empty() {
+        return Ok(loaded);
+    }
+    let mut source = loaded.source;
+    for (name, value) in runtime {
+        // It was accepted once by the same registry.
+        if let Err(error) = source.tunables.set(name, &value, Origin::Runtime) {
+            tracing::warn!(%error, "a tunable set at run time is dropped");
+        }
+    }
+    let plan = source.resolve()?;
+    Ok(Loaded {
+        plan: plan.into(),
+        source,
+    })
+}

@@ -1,0 +1,80 @@
+//! The control process: holds the engine and everything that needs privilege, and connects all parts.
+//!
+//! One loop on one thread owns all state (`state::Control`); everything else (admin socket, HTTP endpoint, signals,
+//! children) sends it events. So nothing here is locked, and every decision is made in one order.
+//!
+//! ```text
+//! signals ─────┐                        ┌─▶ engine (weir-core): health, what follows
+//! admin, HTTP ─┼─▶ Control: one loop ───┼─▶ kernel: BPF maps, addresses (weir-datapath)
+//! relay ───────┤      ▲                 ├─▶ relay process: configuration, sockets, health words
+//! health ──────┘      └── engine timers └─▶ health process: probes
+//! ```
+
+mod answers;
+mod apply;
+mod child;
+mod kernel;
+mod relay_link;
+mod saved;
+mod state;
+
+use anyhow::Context;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+};
+
+use crate::{
+    admin::{
+        api::{Answer, Pools, Request, Status},
+        metrics::Scrape,
+    },
+    cli::RunArgs,
+    context::Loaded,
+};
+
+/// What is asked of the control loop from outside.
+pub(crate) enum Ask {
+    /// A request of the control socket.
+    Request(Request, oneshot::Sender<Answer>),
+    /// What the status page and readiness show.
+    View(oneshot::Sender<(Status, Pools)>),
+    /// What Prometheus gets.
+    Scrape(oneshot::Sender<Scrape>),
+}
+
+/// Asks; an answer that never comes (weir is stopping) becomes an error answer.
+pub(crate) async fn ask(control: &mpsc::Sender<Ask>, request: Request) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let stopping = || Answer::error("weir is stopping");
+    if control.send(Ask::Request(request, reply)).await.is_err() {
+        return stopping();
+    }
+    answer.await.unwrap_or_else(|_| stopping())
+}
+
+/// Status and pools. None: weir is stopping.
+pub(crate) async fn view(control: &mpsc::Sender<Ask>) -> Option<(Status, Pools)> {
+    let (reply, answer) = oneshot::channel();
+    control.send(Ask::View(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// All counters. None: weir is stopping.
+pub(crate) async fn scrape(control: &mpsc::Sender<Ask>) -> Option<Scrape> {
+    let (reply, answer) = oneshot::channel();
+    control.send(Ask::Scrape(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// `weir run`: until a signal ends it.
+///
+/// # Errors
+/// What keeps weir from starting. Once it runs, it mends what breaks or says why it can't.
+pub(crate) fn run(args: &RunArgs, loaded: Loaded) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("async runtime")?;
+    LocalSet::new().block_on(&runtime, state::Control::run(args, loaded))
+}

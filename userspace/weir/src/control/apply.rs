@@ -1,0 +1,210 @@
+//! From one configuration to the next: what is wanted of the kernel and the relay, and the order of changes.
+//!
+//! A reload prepares everything that can fail before it changes anything: the file is read and checked, its changes are
+//! compared with what can change while weir runs, new sockets are opened. Only then the new plan takes the old one's
+//! place: engine, kernel tables, relay, addresses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{anyhow, bail};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+use weir_core::{
+    ids::ListenKey,
+    plan::{Listen, Mode, Plan, Service, XdpMode},
+};
+use weir_datapath::{
+    Wanted, WantedAction, WantedBackend, WantedNat, WantedService,
+    listen::{self, How, ListenOptions},
+};
+
+use super::state::{Control, PendingReload};
+use crate::{
+    admin::api::{Answer, Reloaded},
+    context::{self, Loaded},
+};
+
+/// HTTP clients speak first: the relay is woken when they have, which saves a wake-up per connection.
+const DEFER_ACCEPT: Duration = Duration::from_secs(1);
+
+/// Whether the relay serves it.
+pub(super) fn is_relayed(service: &Service) -> bool {
+    !matches!(service.mode, Mode::L4(_))
+}
+
+/// Every address that the relay listens on.
+pub(super) fn relayed_keys(plan: &Plan) -> BTreeSet<ListenKey> {
+    plan.services
+        .iter()
+        .filter(|s| is_relayed(s))
+        .flat_map(|s| s.listen.iter().flat_map(Listen::keys))
+        .collect()
+}
+
+/// Those of them that sk_lookup brings connections for.
+pub(super) fn steered_keys(plan: &Plan) -> impl Iterator<Item = ListenKey> {
+    let relayed = plan.services.iter().filter(|s| is_relayed(s));
+    relayed
+        .flat_map(|s| &s.listen)
+        .filter(|l| l.is_virtual())
+        .flat_map(Listen::keys)
+}
+
+impl Control {
+    /// What the kernel's tables should hold, from a plan and the health of its backends.
+    pub(super) fn wanted(&self, plan: &Plan) -> Wanted {
+        let mut services = Vec::new();
+        for service in &plan.services {
+            let keys: Vec<_> = service
+                .listen
+                .iter()
+                .filter(|l| l.is_virtual())
+                .flat_map(Listen::keys)
+                .collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let action = match &service.mode {
+                Mode::L4(l4) => {
+                    let usable = self.engine.usable(&service.pool).unwrap_or_default();
+                    let backends = plan
+                        .pool(&service.pool)
+                        .map(|p| p.backends.as_slice())
+                        .unwrap_or_default();
+                    let backends = backends
+                        .iter()
+                        .zip(usable)
+                        .map(|(b, u)| WantedBackend {
+                            key: b.key.clone(),
+                            weight: u.weight.into(),
+                            alive: u.alive,
+                        })
+                        .collect();
+                    WantedAction::Nat(WantedNat {
+                        ring_size: l4.ring_size,
+                        backends,
+                    })
+                }
+                Mode::Tcp(_) | Mode::Http(_) => WantedAction::Relay,
+            };
+            services.push(WantedService {
+                name: service.name.clone(),
+                keys,
+                action,
+            });
+        }
+        Wanted { services }
+    }
+
+    /// Opens the sockets that a plan needs and that are not open yet.
+    ///
+    /// # Errors
+    /// One of them can't be opened; none is then.
+    pub(super) fn open_listeners(&self, plan: &Plan) -> anyhow::Result<BTreeMap<ListenKey, Vec<OwnedFd>>> {
+        let mut opened = BTreeMap::new();
+        for service in plan.services.iter().filter(|s| is_relayed(s)) {
+            let defer_accept = matches!(service.mode, Mode::Http(_)).then_some(DEFER_ACCEPT);
+            let options = ListenOptions {
+                defer_accept,
+                ..ListenOptions::default()
+            };
+            for entry in &service.listen {
+                let steered = plan.node.xdp != XdpMode::Off && entry.is_virtual();
+                let how = if steered { How::Steered } else { How::Bound };
+                for key in entry.keys().filter(|key| !self.listeners.contains_key(key)) {
+                    let sockets = listen::bind(key, how, self.workers, &options)
+                        .map_err(|e| anyhow!("service {}: {e}", service.name))?;
+                    opened.insert(key, sockets);
+                }
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Reads the configuration again and applies it, answering when the relay has it too.
+    pub(super) async fn reload(&mut self, mut reply: Option<oneshot::Sender<Answer>>) {
+        let read = context::reload(&self.config_path, &self.loaded).map_err(|report| anyhow!("{report}"));
+        let result = match read {
+            Ok(loaded) => self.put_in_force(loaded, &mut reply).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            let text = format!("{error:#}");
+            error!(
+                error = text,
+                "the configuration is refused, the one before it stays in force"
+            );
+            self.reloads_refused += 1;
+            self.reload_error = Some(text.clone());
+            if let Some(reply) = reply {
+                let _ = reply.send(Answer::error(text));
+            }
+        }
+    }
+
+    /// Puts a configuration in force. The reply is taken once it is certain that it will be.
+    pub(super) async fn put_in_force(
+        &mut self,
+        loaded: Loaded,
+        reply: &mut Option<oneshot::Sender<Answer>>,
+    ) -> anyhow::Result<()> {
+        let changes = weir_config::diff(&self.loaded.plan, &loaded.plan);
+        let fixed: Vec<_> = changes
+            .iter()
+            .filter(|c| c.needs_restart())
+            .map(ToString::to_string)
+            .collect();
+        if !fixed.is_empty() {
+            bail!("these changes need a restart of weir: {}", fixed.join("; "));
+        }
+        let plan = Arc::clone(&loaded.plan);
+        let opened = self.open_listeners(&plan)?;
+
+        // From here on it is in force.
+        let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
+        for change in &changes {
+            info!(change, "reload");
+        }
+        self.listeners.extend(opened);
+        self.generation += 1;
+        self.reload_error = None;
+        self.loaded = loaded;
+        self.engine.apply(Arc::clone(&plan), Instant::now());
+        self.carry_out().await;
+        let wanted = self.wanted(&plan);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.tune(self.loaded.source.tunables.values())?;
+            // The addresses come first: a service whose address is missing only waits, one without tables is refused.
+            kernel.reconcile(&wanted)?;
+            kernel.steer(&plan, &self.listeners)?;
+            kernel.addresses(&plan).await?;
+        }
+        self.configure_relay().await?;
+        let done = Reloaded {
+            generation: self.generation,
+            changes,
+        };
+        if let Some(before) = self.pending_reload.take().and_then(|p| p.reply) {
+            let _ = before.send(Answer::error("another reload has overtaken this one"));
+        }
+        info!(generation = self.generation, "configuration is in force");
+        if self.relay.link.is_none() {
+            warn!("the relay is not there; it will start with this configuration");
+            if let Some(reply) = reply.take() {
+                let _ = reply.send(Answer::result(&done));
+            }
+            return Ok(());
+        }
+        self.pending_reload = Some(PendingReload {
+            generation: self.generation,
+            reply: reply.take(),
+            done,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,138 @@
+//! Control's talk with the relay: configuration, listeners, health words, counters.
+
+use std::{os::fd::AsFd, time::Instant};
+
+use tracing::{error, info, warn};
+use weir_core::ids::ListenKey;
+
+use super::{
+    child::Heard,
+    state::{Control, RelayPhase},
+};
+use crate::{
+    admin::api::Answer,
+    ipc::{self, FromRelay, ToRelay, WireWord, borrow},
+};
+
+/// Words in one message: well below the longest message.
+const WORDS: usize = 500;
+
+impl Control {
+    /// Tells the relay the present configuration, its listeners and all health words, and to serve it.
+    ///
+    /// # Errors
+    /// The text can't be handed over. A relay that does not listen is no error: its death is noticed elsewhere.
+    pub(super) async fn configure_relay(&mut self) -> anyhow::Result<()> {
+        let generation = self.generation;
+        let source = ipc::text("weir-config", &serde_json::to_vec(&self.loaded.source)?)?;
+        self.relay
+            .tell(&ToRelay::Config { generation }, &[source.as_fd()])
+            .await;
+        let plan = self.loaded.plan.clone();
+        for service in plan.services.iter().filter(|s| super::apply::is_relayed(s)) {
+            for key in service.listen.iter().flat_map(weir_core::plan::Listen::keys) {
+                let message = ToRelay::Listener {
+                    key: key.into(),
+                    service: service.name.as_str().to_owned(),
+                };
+                let sockets = match self.listeners.get(&key) {
+                    Some(sockets) if !self.relay_has.contains(&key) => borrow(sockets),
+                    _ => Vec::new(),
+                };
+                self.relay.tell(&message, &sockets).await;
+                self.relay_has.insert(key);
+            }
+        }
+        self.relay_has.retain(|key| self.listeners.contains_key(key));
+        self.untold = plan
+            .pools
+            .iter()
+            .flat_map(|p| &p.backends)
+            .map(|b| b.key.clone())
+            .collect();
+        self.tell_words().await;
+        self.relay.tell(&ToRelay::Apply { generation }, &[]).await;
+        self.relay_phase = RelayPhase::Applying;
+        Ok(())
+    }
+
+    /// Tells the relay the words that it has not been told.
+    pub(super) async fn tell_words(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        let words: Vec<_> = untold
+            .iter()
+            .filter_map(|key| Some(WireWord::new(key, self.engine.word(key)?)))
+            .collect();
+        let mut words = words.into_iter();
+        loop {
+            let part: Vec<_> = words.by_ref().take(WORDS).collect();
+            if part.is_empty() {
+                return;
+            }
+            self.relay.tell(&ToRelay::Words(part), &[]).await;
+        }
+    }
+
+    pub(super) async fn hear_relay(&mut self, heard: Heard<FromRelay>, stopping: bool) {
+        let current = self.relay.link.as_ref().map(|l| l.id);
+        match heard {
+            Heard::Message { link, message, fds } if Some(link) == current => match message {
+                FromRelay::Applied { generation } if generation == self.generation => {
+                    self.relay_serves().await
+                }
+                FromRelay::Applied { generation } => {
+                    warn!(generation, "the relay applied another configuration")
+                }
+                FromRelay::Refused { generation, error } => {
+                    error!(generation, error, "the relay refused the configuration");
+                    self.reload_error = Some(error.clone());
+                    if let Some(reply) = self.pending_reload.take().and_then(|p| p.reply) {
+                        let _ = reply.send(Answer::error(error));
+                    }
+                }
+                FromRelay::Stats { id } => match fds.into_iter().next().map(ipc::read_text) {
+                    Some(Ok(text)) => match serde_json::from_str(&text) {
+                        Ok(stats) => {
+                            self.stats = stats;
+                            self.answer_waiting(id);
+                        }
+                        Err(error) => warn!(%error, "the relay's counters can't be read"),
+                    },
+                    Some(Err(error)) => warn!(%error, "the relay's counters can't be read"),
+                    None => warn!("the relay's counters came without their text"),
+                },
+                FromRelay::Drained { cut } => info!(cut, "the relay has drained"),
+                FromRelay::Hello { .. } | FromRelay::Listener { .. } | FromRelay::ListenersEnd => {
+                    warn!("the relay said what was not asked");
+                }
+            },
+            Heard::Gone { link, why } if Some(link) == current => {
+                if stopping {
+                    self.relay.retire();
+                } else {
+                    warn!(
+                        why,
+                        "the relay is gone, another starts; its listening sockets stay open meanwhile"
+                    );
+                    self.relay.lost(Instant::now());
+                }
+                self.relay_phase = RelayPhase::Missing;
+                self.relay_has.clear();
+            }
+            Heard::Message { .. } | Heard::Gone { .. } => {}
+        }
+    }
+
+    /// The relay has confirmed the present configuration.
+    async fn relay_serves(&mut self) {
+        self.relay_phase = RelayPhase::Serving;
+        // What the plan no longer names is closed only now that the relay has let go of it.
+        let wanted = super::apply::relayed_keys(&self.loaded.plan);
+        self.listeners.retain(|key: &ListenKey, _| wanted.contains(key));
+        if let Some(pending) = self.pending_reload.take_if(|p| p.generation <= self.generation)
+            && let Some(reply) = pending.reply
+        {
+            let _ = reply.send(Answer::result(&pending.done));
+        }
+    }
+}

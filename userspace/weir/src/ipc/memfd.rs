@@ -1,0 +1,59 @@
+//! Texts too long for a packet, as sealed memory files.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, Write},
+    os::fd::OwnedFd,
+};
+
+use anyhow::{Context, ensure};
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
+
+/// Longest text that is read, in bytes.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// A sealed memory file that holds the text: its receiver may rely on it not changing.
+pub(crate) fn text(name: &str, content: &[u8]) -> anyhow::Result<OwnedFd> {
+    let fd =
+        memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).context("memfd_create")?;
+    let mut file = File::from(fd);
+    file.write_all(content).context("write to a memory file")?;
+    file.rewind().context("rewind a memory file")?;
+    let seals =
+        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("seal a memory file")?;
+    Ok(file.into())
+}
+
+/// The text of such a file.
+pub(crate) fn read_text(fd: OwnedFd) -> anyhow::Result<String> {
+    let mut file = File::from(fd);
+    let length = file.metadata().context("size of a memory file")?.len();
+    ensure!(
+        length <= MAX_TEXT,
+        "a text of {length} bytes is over the limit of {MAX_TEXT}"
+    );
+    file.rewind().context("rewind a memory file")?;
+    let mut content = String::new();
+    file.take(MAX_TEXT)
+        .read_to_string(&mut content)
+        .context("read a memory file")?;
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_survives_and_is_sealed() {
+        let long = "x".repeat(1 << 20);
+        let fd = text("weir-test", long.as_bytes()).unwrap();
+        let mut copy = File::from(fd.try_clone().unwrap());
+        assert!(copy.write_all(b"other").is_err(), "sealed against writing");
+        assert_eq!(read_text(fd).unwrap(), long);
+    }
+}

@@ -1,0 +1,250 @@
+//! The relay process: puts `weir-relay` to work as control says.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use weir_config::Source;
+use weir_core::{
+    ids::{ListenKey, ServiceName},
+    plan::Plan,
+};
+use weir_relay::{AccessLog, LogFormat as AccessFormat, LogTarget, Options, Relay};
+
+use crate::{
+    cli::{LogArgs, LogFormat},
+    ipc::{self, Channel, FromRelay, Listener, ToRelay, borrow, stats::RelayStats},
+};
+
+/// A relay that nobody told how long to drain, on SIGTERM.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// `weir role relay`
+pub(crate) fn run(workers: u16, access_log: &str, log: &LogArgs) -> anyhow::Result<()> {
+    let to = match access_log {
+        "off" => LogTarget::Off,
+        "stdout" => LogTarget::Stdout,
+        "stderr" => LogTarget::Stderr,
+        path => LogTarget::File(path.into()),
+    };
+    let format = match log.log_format {
+        LogFormat::Human => AccessFormat::Human,
+        LogFormat::Json => AccessFormat::Json,
+    };
+    super::enter("relay", log, async |listener| {
+        let relay = Relay::start(Options {
+            workers,
+            access_log: AccessLog { to, format },
+        })?;
+        let process = Process {
+            relay,
+            workers,
+            generation: 0,
+            coming: None,
+        };
+        process.serve(listener).await
+    })
+}
+
+/// A configuration that is being told and not yet applied.
+struct Coming {
+    generation: u64,
+    plan: Arc<Plan>,
+    listeners: BTreeMap<ListenKey, (ServiceName, Vec<OwnedFd>)>,
+}
+
+struct Process {
+    relay: Relay,
+    workers: u16,
+    generation: u64,
+    coming: Option<Coming>,
+}
+
+impl Process {
+    async fn serve(mut self, listener: Listener) -> anyhow::Result<()> {
+        let mut term = signal(SignalKind::terminate())?;
+        let mut control: Option<Channel> = None;
+        loop {
+            tokio::select! {
+                biased;
+                _ = term.recv() => {
+                    info!("SIGTERM: draining");
+                    return self.drain(control.as_ref(), DRAIN).await;
+                }
+                accepted = listener.accept() => {
+                    let channel = accepted.context("the control listener")?;
+                    let hello = FromRelay::Hello {
+                        version: ipc::VERSION.to_owned(),
+                        pid: std::process::id(),
+                        workers: self.workers,
+                        generation: self.generation,
+                    };
+                    match channel.send(&hello, &[]).await {
+                        Ok(()) => {
+                            self.coming = None;
+                            control = Some(channel);
+                        }
+                        Err(error) => warn!(error = format!("{error:#}"), "control hung up before the greeting"),
+                    }
+                }
+                message = receive(control.as_ref()) => match message {
+                    Ok(Some((ToRelay::Drain { within_ms }, _))) => {
+                        return self.drain(control.as_ref(), Duration::from_millis(within_ms)).await;
+                    }
+                    Ok(Some((message, fds))) => {
+                        if let Some(channel) = &control
+                            && let Err(error) = self.obey(message, fds, channel).await
+                        {
+                            warn!(error = format!("{error:#}"), "control's message could not be obeyed");
+                        }
+                    }
+                    Ok(None) => {
+                        info!("control is gone; the relay goes on and waits for another");
+                        control = None;
+                    }
+                    Err(error) => {
+                        warn!(error = format!("{error:#}"), "control can't be understood; the relay goes on and waits for another");
+                        control = None;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn obey(&mut self, message: ToRelay, fds: Vec<OwnedFd>, control: &Channel) -> anyhow::Result<()> {
+        match message {
+            ToRelay::Config { generation } => {
+                let fd = fds
+                    .into_iter()
+                    .next()
+                    .context("a configuration without its text")?;
+                let source: Source =
+                    serde_json::from_str(&ipc::read_text(fd)?).context("a configuration's source")?;
+                match source.resolve() {
+                    Ok(plan) => {
+                        self.coming = Some(Coming {
+                            generation,
+                            plan: Arc::new(plan),
+                            listeners: BTreeMap::new(),
+                        });
+                    }
+                    // Control has resolved the same text by the same code: the two are not of one build.
+                    Err(report) => {
+                        self.coming = None;
+                        control
+                            .send(
+                                &FromRelay::Refused {
+                                    generation,
+                                    error: report.to_string(),
+                                },
+                                &[],
+                            )
+                            .await?;
+                    }
+                }
+            }
+            ToRelay::Listener { key, service } => {
+                let coming = self
+                    .coming
+                    .as_mut()
+                    .context("a listener before its configuration")?;
+                coming
+                    .listeners
+                    .insert(key.into(), (ServiceName::new(service), fds));
+            }
+            ToRelay::Words(words) => {
+                let words = words
+                    .into_iter()
+                    .map(ipc::WireWord::parse)
+                    .collect::<anyhow::Result<Vec<_>>>()?;
+                self.relay.set_words(&words);
+            }
+            ToRelay::Apply { generation } => {
+                let coming = self.coming.take().context("nothing to apply")?;
+                if coming.generation != generation {
+                    bail!(
+                        "told to apply configuration {generation}, but {} was told",
+                        coming.generation
+                    );
+                }
+                let answer = match self.apply(coming) {
+                    Ok(()) => FromRelay::Applied { generation },
+                    Err(error) => {
+                        error!(
+                            generation,
+                            error = format!("{error:#}"),
+                            "the configuration can't be applied"
+                        );
+                        FromRelay::Refused {
+                            generation,
+                            error: format!("{error:#}"),
+                        }
+                    }
+                };
+                control.send(&answer, &[]).await?;
+            }
+            ToRelay::Stats { id } => {
+                let stats = RelayStats::from(&self.relay.snapshot());
+                let text = ipc::text("weir-stats", &serde_json::to_vec(&stats)?)?;
+                control.send(&FromRelay::Stats { id }, &[text.as_fd()]).await?;
+            }
+            ToRelay::Listeners => {
+                for (key, service, sockets) in
+                    self.relay.listeners().context("duplicating listening sockets")?
+                {
+                    let message = FromRelay::Listener {
+                        key: key.into(),
+                        service: service.as_str().to_owned(),
+                    };
+                    control.send(&message, &borrow(&sockets)).await?;
+                }
+                control.send(&FromRelay::ListenersEnd, &[]).await?;
+            }
+            ToRelay::Drain { .. } => bail!("drain is not obeyed here"),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, coming: Coming) -> anyhow::Result<()> {
+        let Coming {
+            generation,
+            plan,
+            listeners,
+        } = coming;
+        let listeners = listeners
+            .into_iter()
+            .map(|(key, (service, sockets))| weir_relay::Listener {
+                key,
+                service,
+                sockets,
+            })
+            .collect();
+        self.relay.apply(plan, listeners)?;
+        self.generation = generation;
+        Ok(())
+    }
+
+    async fn drain(self, control: Option<&Channel>, within: Duration) -> anyhow::Result<()> {
+        let cut = self.relay.drain(within).await;
+        info!(cut, "drained");
+        if let Some(control) = control {
+            // Control may be gone; the drain is done all the same.
+            let _ = control.send(&FromRelay::Drained { cut }, &[]).await;
+        }
+        Ok(())
+    }
+}
+
+async fn receive(control: Option<&Channel>) -> anyhow::Result<Option<(ToRelay, Vec<OwnedFd>)>> {
+    match control {
+        Some(channel) => channel.receive().await,
+        None => pending().await,
+    }
+}
