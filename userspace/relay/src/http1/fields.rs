@@ -47,7 +47,7 @@ pub(super) fn kind(name: &str) -> Kind {
 ///
 /// RFC 9110 section 7.6.1 has a sender never nominate such fields; a client that does wants to hide something.
 pub(super) fn protected(name: &[u8]) -> bool {
-    const NAMES: [&str; 21] = [
+    const NAMES: [&str; 22] = [
         "host",
         "content-length",
         "content-type",
@@ -69,6 +69,7 @@ pub(super) fn protected(name: &[u8]) -> bool {
         "transfer-encoding",
         "vary",
         "via",
+        "x-real-ip",
     ];
     // X-Forwarded-*, X-Real-IP and their kind.
     let extension = name

@@ -1,0 +1,141 @@
+//! A bare relay for measurements: `relay LISTEN MODE BACKEND…`, with MODE `http` or `tcp`, one worker, no access log.
+//! Runs until it is killed.
+//!
+//! Not how weir is run: the `weir` binary resolves a configuration and hands the relay its sockets.
+
+use std::{env, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc, thread, time::Duration};
+
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use weir_core::{
+    ids::{BackendKey, ListenKey, PoolName, Protocol, ServiceName},
+    plan::{
+        Admin, Backend, Balance, Forwarded, Http, Limits, Listen, Mode, Node, Plan, Pool, Service, Tcp,
+        Timeouts, XdpMode,
+    },
+};
+use weir_relay::{AccessLog, Listener, Options, Relay};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}; usage: relay LISTEN http|tcp BACKEND…");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let at: SocketAddr = args.next().ok_or("no address to listen at")?.parse()?;
+    let http = match args.next().as_deref() {
+        Some("http") => true,
+        Some("tcp") => false,
+        _ => return Err("no mode".into()),
+    };
+    let backends = args.map(|a| a.parse()).collect::<Result<Vec<SocketAddr>, _>>()?;
+    if backends.is_empty() {
+        return Err("no backend".into());
+    }
+    let relay = Relay::start(Options {
+        workers: 1,
+        access_log: AccessLog::default(),
+    })?;
+    let key = ListenKey {
+        addr: at.ip(),
+        port: at.port(),
+        protocol: Protocol::Tcp,
+    };
+    let listener = Listener {
+        key,
+        service: ServiceName::new("bench"),
+        sockets: vec![listen(at)?],
+    };
+    relay.apply(Arc::new(plan(at, http, &backends)), vec![listener])?;
+    loop {
+        thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn listen(at: SocketAddr) -> std::io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(SocketProtocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
+    let minute = Duration::from_secs(60);
+    let timeouts = Timeouts {
+        connect: minute,
+        request_head: minute,
+        client: minute,
+        server: minute,
+        keep_alive: minute,
+        queue: minute,
+        tunnel: minute,
+    };
+    let mode = if http {
+        Mode::Http(Http {
+            timeouts,
+            limits: Limits {
+                head: 64 << 10,
+                headers: 128,
+                body: None,
+                connections: 10_000,
+            },
+            trusted_proxies: Vec::new(),
+            forwarded: Forwarded::XForwardedFor,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+        })
+    } else {
+        Mode::Tcp(Tcp {
+            timeouts,
+            connections: 10_000,
+        })
+    };
+    let pool = PoolName::new("bench");
+    let backend = |address: &SocketAddr| Backend {
+        key: BackendKey {
+            pool: pool.clone(),
+            address: *address,
+        },
+        name: address.to_string().into(),
+        weight: 1,
+        backup: false,
+    };
+    Plan {
+        node: Node {
+            name: "bench".into(),
+            interfaces: Vec::new(),
+            xdp: XdpMode::Off,
+            workers: Some(1),
+            user: String::new(),
+            pins: "/".into(),
+            hash_key: None,
+        },
+        admin: Admin {
+            socket: "/".into(),
+            http: None,
+        },
+        pools: vec![Arc::new(Pool {
+            name: pool.clone(),
+            balance: Balance::RoundRobin,
+            backends: backends.iter().map(backend).collect(),
+            check: None,
+        })],
+        services: vec![Arc::new(Service {
+            name: ServiceName::new("bench"),
+            listen: vec![Listen {
+                addr: at.ip(),
+                first: at.port(),
+                last: at.port(),
+                protocol: Protocol::Tcp,
+            }],
+            pool,
+            mode,
+        })],
+    }
+}

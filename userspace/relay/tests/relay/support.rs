@@ -1,0 +1,469 @@
+//! A relay under test, raw peers on both sides of it, and plans to run it by.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
+use weir_core::{
+    health::{Admin, State, Word},
+    ids::{BackendKey, ListenKey, PoolName, Protocol, ServiceName},
+    plan::{
+        self, Balance, Check, CheckKind, Forwarded, Http, Limits, Listen, Mode, Node, Plan, Pool, Service,
+        Tcp, Timeouts, XdpMode,
+    },
+};
+use weir_relay::{AccessLog, BackendCounts, Listener, Options, Reason, Relay, ServiceCounts};
+
+/// No wait in these tests is longer. What takes longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const UP: Word = Word {
+    state: State::Up,
+    admin: Admin::Ready,
+};
+pub(crate) const DOWN: Word = Word {
+    state: State::Down,
+    admin: Admin::Ready,
+};
+
+/// A plan in the making.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) mode: Mode,
+    pub(crate) balance: Balance,
+    pub(crate) backends: Vec<(SocketAddr, u16, bool)>,
+    pub(crate) checked: bool,
+    pub(crate) workers: u16,
+    pub(crate) log: AccessLog,
+}
+
+pub(crate) fn timeouts() -> Timeouts {
+    Timeouts {
+        connect: Duration::from_secs(5),
+        request_head: Duration::from_secs(10),
+        client: Duration::from_secs(10),
+        server: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(10),
+        queue: Duration::from_secs(5),
+        tunnel: Duration::from_secs(30),
+    }
+}
+
+pub(crate) fn http() -> Http {
+    Http {
+        timeouts: timeouts(),
+        limits: Limits {
+            head: 16 << 10,
+            headers: 64,
+            body: None,
+            connections: 1000,
+        },
+        trusted_proxies: Vec::new(),
+        forwarded: Forwarded::Off,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+    }
+}
+
+impl Setup {
+    pub(crate) fn http(backends: &[SocketAddr]) -> Self {
+        Self::http_with(backends, |_| {})
+    }
+
+    pub(crate) fn http_with(backends: &[SocketAddr], change: impl FnOnce(&mut Http)) -> Self {
+        let mut http = http();
+        change(&mut http);
+        Self::new(Mode::Http(http), backends)
+    }
+
+    pub(crate) fn tcp(backends: &[SocketAddr]) -> Self {
+        Self::tcp_with(backends, |_| {})
+    }
+
+    pub(crate) fn tcp_with(backends: &[SocketAddr], change: impl FnOnce(&mut Tcp)) -> Self {
+        let mut tcp = Tcp {
+            timeouts: timeouts(),
+            connections: 1000,
+        };
+        change(&mut tcp);
+        Self::new(Mode::Tcp(tcp), backends)
+    }
+
+    fn new(mode: Mode, backends: &[SocketAddr]) -> Self {
+        Self {
+            mode,
+            balance: Balance::RoundRobin,
+            backends: backends.iter().map(|b| (*b, 1, false)).collect(),
+            checked: true,
+            workers: 1,
+            log: AccessLog::default(),
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Vec<BackendKey> {
+        let key = |(address, ..): &(SocketAddr, u16, bool)| BackendKey {
+            pool: PoolName::new("pool"),
+            address: *address,
+        };
+        self.backends.iter().map(key).collect()
+    }
+
+    /// The plan for a service of that name at that address.
+    pub(crate) fn plan(&self, service: &str, at: SocketAddr) -> Arc<Plan> {
+        let check = Check {
+            kind: CheckKind::Tcp,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 2,
+            port: None,
+            jitter: 0,
+        };
+        let backend = |(i, (key, (_, weight, backup)))| plan::Backend {
+            key,
+            name: Arc::from(format!("b{i}")),
+            weight,
+            backup,
+        };
+        let backends = self
+            .keys()
+            .into_iter()
+            .zip(self.backends.iter().copied())
+            .enumerate()
+            .map(backend)
+            .collect();
+        Arc::new(Plan {
+            node: Node {
+                name: Arc::from("edge-1"),
+                interfaces: Vec::new(),
+                xdp: XdpMode::Off,
+                workers: None,
+                user: "nobody".into(),
+                pins: "/nowhere".into(),
+                hash_key: None,
+            },
+            admin: plan::Admin {
+                socket: "/nowhere".into(),
+                http: None,
+            },
+            pools: vec![Arc::new(Pool {
+                name: PoolName::new("pool"),
+                balance: self.balance,
+                backends,
+                check: self.checked.then_some(check),
+            })],
+            services: vec![Arc::new(Service {
+                name: ServiceName::new(service),
+                listen: vec![Listen {
+                    addr: at.ip(),
+                    first: at.port(),
+                    last: at.port(),
+                    protocol: Protocol::Tcp,
+                }],
+                pool: PoolName::new("pool"),
+                mode: self.mode.clone(),
+            })],
+        })
+    }
+}
+
+/// A running relay with one service, `www`.
+pub(crate) struct Lab {
+    pub(crate) relay: Relay,
+    pub(crate) at: SocketAddr,
+    pub(crate) setup: Setup,
+}
+
+impl Lab {
+    /// Starts it; all backends are up.
+    pub(crate) fn new(setup: Setup) -> Self {
+        let lab = Self::pending(setup);
+        lab.words(UP);
+        lab
+    }
+
+    /// Starts it; nothing is known of the backends.
+    pub(crate) fn pending(setup: Setup) -> Self {
+        let relay = Relay::start(Options {
+            workers: setup.workers,
+            access_log: setup.log.clone(),
+        })
+        .unwrap();
+        let (at, sockets) = listen(setup.workers);
+        relay
+            .apply(setup.plan("www", at), vec![listener(at, "www", sockets)])
+            .unwrap();
+        Self { relay, at, setup }
+    }
+
+    pub(crate) fn words(&self, word: Word) {
+        let words: Vec<_> = self.setup.keys().into_iter().map(|key| (key, word)).collect();
+        self.relay.set_words(&words);
+    }
+
+    pub(crate) fn client(&self) -> Raw {
+        Raw::connect(self.at)
+    }
+
+    pub(crate) fn service(&self) -> ServiceCounts {
+        self.relay.snapshot().services[0].counts.clone()
+    }
+
+    pub(crate) fn backend(&self, index: usize) -> BackendCounts {
+        self.relay.snapshot().backends[index].counts.clone()
+    }
+
+    /// Waits until that many requests have ended for that reason.
+    pub(crate) fn ended(&self, reason: Reason, count: u64) {
+        until(&format!("{count} ends for {reason}"), || {
+            self.service().ends[reason as usize] == count
+        });
+    }
+}
+
+/// Waits for a condition.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+pub(crate) fn listener(at: SocketAddr, service: &str, sockets: Vec<OwnedFd>) -> Listener {
+    let key = ListenKey {
+        addr: at.ip(),
+        port: at.port(),
+        protocol: Protocol::Tcp,
+    };
+    Listener {
+        key,
+        service: ServiceName::new(service),
+        sockets,
+    }
+}
+
+/// A group of listening sockets on a port of the system's choice.
+pub(crate) fn listen(workers: u16) -> (SocketAddr, Vec<OwnedFd>) {
+    let mut at = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let mut sockets = Vec::new();
+    for _ in 0..workers {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(SocketProtocol::TCP)).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&at.into()).unwrap();
+        socket.listen(128).unwrap();
+        at = socket.local_addr().unwrap().as_socket().unwrap();
+        sockets.push(OwnedFd::from(socket));
+    }
+    (at, sockets)
+}
+
+/// A scripted backend: the test accepts and answers by hand.
+pub(crate) struct Backend {
+    listener: TcpListener,
+    pub(crate) at: SocketAddr,
+}
+
+impl Backend {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // On Linux this bounds accept as well.
+        socket2::SockRef::from(&listener)
+            .set_read_timeout(Some(PATIENCE))
+            .unwrap();
+        let at = listener.local_addr().unwrap();
+        Self { listener, at }
+    }
+
+    pub(crate) fn accept(&self) -> Raw {
+        Raw::new(self.listener.accept().unwrap().0)
+    }
+
+    /// Nobody has connected.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        let accepted = self.listener.accept();
+        self.listener.set_nonblocking(false).unwrap();
+        matches!(accepted, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Answers every request on every connection with its own name, until the process ends.
+    pub(crate) fn serve(self, name: &'static str) -> SocketAddr {
+        let at = self.at;
+        std::thread::spawn(move || {
+            for stream in self.listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut raw = Raw::new(stream);
+                    while let Some(head) = raw.try_head() {
+                        assert!(head.starts_with("GET "), "{head}");
+                        raw.send(&format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
+                            name.len()
+                        ));
+                    }
+                });
+            }
+        });
+        at
+    }
+}
+
+/// An address where nobody listens.
+pub(crate) fn closed_port() -> SocketAddr {
+    // Bound, not listening, and kept for the life of the process: nobody else gets the port.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(SocketProtocol::TCP)).unwrap();
+    socket
+        .bind(&SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into())
+        .unwrap();
+    let at = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    at
+}
+
+/// One end of a connection, byte by byte.
+pub(crate) struct Raw {
+    pub(crate) stream: TcpStream,
+    ahead: Vec<u8>,
+}
+
+impl Raw {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
+    }
+
+    pub(crate) fn connect(at: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(at).unwrap())
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub(crate) fn finish(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection with a reset.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+
+    fn fill(&mut self) -> usize {
+        let mut buf = [0; 16 << 10];
+        let n = self.stream.read(&mut buf).unwrap();
+        self.ahead.extend_from_slice(&buf[..n]);
+        n
+    }
+
+    /// Bytes up to and including `end`. None if the connection ends before anything came.
+    pub(crate) fn try_until(&mut self, end: &str) -> Option<String> {
+        loop {
+            if let Some(at) = self.ahead.windows(end.len()).position(|w| w == end.as_bytes()) {
+                let rest = self.ahead.split_off(at + end.len());
+                let part = std::mem::replace(&mut self.ahead, rest);
+                return Some(String::from_utf8(part).unwrap());
+            }
+            if self.fill() == 0 {
+                assert!(
+                    self.ahead.is_empty(),
+                    "ended after {:?}",
+                    String::from_utf8_lossy(&self.ahead)
+                );
+                return None;
+            }
+        }
+    }
+
+    pub(crate) fn until(&mut self, end: &str) -> String {
+        self.try_until(end)
+            .unwrap_or_else(|| panic!("ended before {end:?}"))
+    }
+
+    pub(crate) fn try_head(&mut self) -> Option<String> {
+        self.try_until("\r\n\r\n")
+    }
+
+    pub(crate) fn head(&mut self) -> String {
+        self.until("\r\n\r\n")
+    }
+
+    pub(crate) fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.ahead.len() < count {
+            assert_ne!(
+                self.fill(),
+                0,
+                "ended after {} of {count} bytes",
+                self.ahead.len()
+            );
+        }
+        let rest = self.ahead.split_off(count);
+        std::mem::replace(&mut self.ahead, rest)
+    }
+
+    pub(crate) fn text(&mut self, count: usize) -> String {
+        String::from_utf8(self.exactly(count)).unwrap()
+    }
+
+    /// All until the other side ends in order.
+    pub(crate) fn rest(&mut self) -> String {
+        while self.fill() > 0 {}
+        String::from_utf8(std::mem::take(&mut self.ahead)).unwrap()
+    }
+
+    /// All until the other side ends or breaks off; true if it broke off.
+    pub(crate) fn rest_or_reset(&mut self) -> (String, bool) {
+        let mut buf = [0; 16 << 10];
+        let reset = loop {
+            match self.stream.read(&mut buf) {
+                Ok(0) => break false,
+                Ok(n) => self.ahead.extend_from_slice(&buf[..n]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break true,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        (
+            String::from_utf8_lossy(&std::mem::take(&mut self.ahead)).into_owned(),
+            reset,
+        )
+    }
+
+    /// The other side has ended, or has broken off, without another byte.
+    pub(crate) fn ends(&mut self) {
+        let (rest, _) = self.rest_or_reset();
+        assert_eq!(rest, "");
+    }
+
+    /// A response with a `Content-Length`: status and body.
+    pub(crate) fn response(&mut self) -> (u16, String) {
+        let head = self.head();
+        let length = value(&head, "content-length").map_or(0, |v| v.parse().unwrap());
+        (status(&head), self.text(length))
+    }
+}
+
+pub(crate) fn status(head: &str) -> u16 {
+    head.split(' ').nth(1).unwrap().trim().parse().unwrap()
+}
+
+/// The values of a field, joined by `|`.
+pub(crate) fn value(head: &str, name: &str) -> Option<String> {
+    let field = |line: &str| {
+        let (field, value) = line.split_once(':')?;
+        field.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    };
+    let values: Vec<_> = head.split("\r\n").skip(1).filter_map(field).collect();
+    (!values.is_empty()).then(|| values.join("|"))
+}
