@@ -611,6 +611,18 @@ fn removed_backends_vanish() {
 }
 
 #[test]
+fn a_pool_that_returns_is_said_again() {
+    let both = || plan([pool("a", 1, None), pool("b", 1, None)]);
+    let mut scene = Scene::up(both());
+    for (plan, changed) in [(plan([pool("a", 1, None)]), vec![]), (both(), vec!["b"])] {
+        scene.forget();
+        scene.engine.apply(plan, scene.now);
+        scene.drain(true);
+        assert_eq!(scene.pools_changed(), changed);
+    }
+}
+
+#[test]
 fn one_address_in_two_pools_is_two_backends() {
     let mut scene = Scene::up(plan([
         pool("a", 1, Some(check(1, 1))),
