@@ -182,6 +182,11 @@ impl Datapath {
             .set(&0, &settings(&tunables, before.hash_key, before.fib_ifindex))
     }
 
+    /// The key of the flow hash in use: configured, kept, or drawn when the maps were made.
+    pub fn hash_key(&self) -> [u64; 2] {
+        self.limits.hash_key
+    }
+
     /// The events that `neighbors` waits for; once.
     pub fn take_events(&mut self) -> Option<NeighborEvents> {
         self.events.take()

@@ -542,7 +542,7 @@ fn a_successor_writes_nothing_that_is_there_already() {
 #[test]
 fn what_cannot_be_is_refused_as_a_whole() {
     let maps = Maps::new();
-    let service = |name, vip, size| {
+    let service = |name: &str, vip: &str, size: u32| {
         let mut service = nat(name, &[vip], &[up(A)]);
         if let WantedAction::Nat(nat) = &mut service.action {
             nat.ring_size = size;
