@@ -16,8 +16,16 @@ use crate::{
 };
 
 /// Types of later versions.
-const LATER_TYPES: [&str; 8] =
-    ["tls", "icmp", "ping", "udp", "send-expect", "websocket", "command", "grpc"];
+const LATER_TYPES: [&str; 8] = [
+    "tls",
+    "icmp",
+    "ping",
+    "udp",
+    "send-expect",
+    "websocket",
+    "command",
+    "grpc",
+];
 /// Keys of HTTP and HTTPS checks.
 const HTTP_KEYS: [&str; 4] = ["path", "method", "host", "status"];
 /// Keys of HTTPS checks.
@@ -43,7 +51,12 @@ enum Type {
     Https,
 }
 
-pub(crate) fn read(cx: &mut Cx, value: &Value<'_>, defaults: &Values, files: &mut Vec<CaFile>) -> Option<Check> {
+pub(crate) fn read(
+    cx: &mut Cx,
+    value: &Value<'_>,
+    defaults: &Values,
+    files: &mut Vec<CaFile>,
+) -> Option<Check> {
     let table = value.table(cx, &keys::CHECK)?;
     let kind = table
         .require(cx, "type", "write type = \"tcp\", \"http\" or \"https\"")
@@ -75,7 +88,9 @@ pub(crate) fn read(cx: &mut Cx, value: &Value<'_>, defaults: &Values, files: &mu
 /// Interval and timeout. A timeout that is not given is the tunable's, or half the interval where that is too long.
 fn read_times(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> (Duration, Duration) {
     let given = |cx: &mut Cx, key, min| {
-        table.get(key).map(|value| (value.duration(cx, Duration::from_millis(min)..=DAY), value))
+        table
+            .get(key)
+            .map(|value| (value.duration(cx, Duration::from_millis(min)..=DAY), value))
     };
     let interval_given = given(cx, "interval", 10);
     let timeout_given = given(cx, "timeout", 1);
@@ -86,7 +101,11 @@ fn read_times(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> (Duration, D
     match (interval, timeout_given) {
         (Some(interval), Some((Some(timeout), value))) => {
             if timeout >= interval {
-                let by_default = if interval_given.is_none() { " by default" } else { "" };
+                let by_default = if interval_given.is_none() {
+                    " by default"
+                } else {
+                    ""
+                };
                 value.mistake(
                     cx,
                     format!(
@@ -111,7 +130,12 @@ fn read_kind(cx: &mut Cx, table: &Table<'_>, kind: Type, files: &mut Vec<CaFile>
         Type::Tcp => {
             let mend = "remove it, or write type = \"http\"";
             table.refuse(cx, &HTTP_KEYS, "does not apply to a tcp check", mend);
-            table.refuse(cx, &TLS_KEYS, "does not apply to a tcp check", "remove it, or write type = \"https\"");
+            table.refuse(
+                cx,
+                &TLS_KEYS,
+                "does not apply to a tcp check",
+                "remove it, or write type = \"https\"",
+            );
             CheckKind::Tcp
         }
         Type::Http => {
@@ -141,24 +165,39 @@ fn read_http(cx: &mut Cx, table: &Table<'_>, tls: Option<TlsCheck>) -> HttpCheck
 }
 
 fn read_tls(cx: &mut Cx, table: &Table<'_>, files: &mut Vec<CaFile>) -> TlsCheck {
-    let verify = table.get("verify").and_then(|value| value.boolean(cx)).unwrap_or(true);
+    let verify = table
+        .get("verify")
+        .and_then(|value| value.boolean(cx))
+        .unwrap_or(true);
     let ca = table.get("ca").and_then(|value| {
         if !verify {
             value.mistake(cx, "has no effect with verify = false", "remove one of the two");
         }
         let path = read_path(cx, &value)?;
-        files.push(CaFile { path: path.clone(), at: value.at, key: value.path });
+        files.push(CaFile {
+            path: path.clone(),
+            at: value.at,
+            key: value.path,
+        });
         Some(path)
     });
     let server_name = table.get("server_name").and_then(|value| {
         let name = value.string(cx)?;
         if !is_dns_name(name) {
-            value.mistake(cx, format!("is {}, which is no DNS name", quoted(name)), "write one as in www.example.org");
+            value.mistake(
+                cx,
+                format!("is {}, which is no DNS name", quoted(name)),
+                "write one as in www.example.org",
+            );
             return None;
         }
         Some(name.to_owned())
     });
-    TlsCheck { verify, ca, server_name }
+    TlsCheck {
+        verify,
+        ca,
+        server_name,
+    }
 }
 
 fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
@@ -166,11 +205,23 @@ fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
     let method = value.string(cx)?;
     let upper = method.to_ascii_uppercase();
     if method.is_empty() || method.len() > 32 || !method.bytes().all(crate::headers::is_token_byte) {
-        value.mistake(cx, format!("is {}, which is no method", quoted(method)), "write \"GET\" or \"HEAD\"");
+        value.mistake(
+            cx,
+            format!("is {}, which is no method", quoted(method)),
+            "write \"GET\" or \"HEAD\"",
+        );
     } else if method == "CONNECT" {
-        value.mistake(cx, "is `CONNECT`, which opens a tunnel", "write \"GET\" or \"HEAD\"");
+        value.mistake(
+            cx,
+            "is `CONNECT`, which opens a tunnel",
+            "write \"GET\" or \"HEAD\"",
+        );
     } else if method != upper && KNOWN.contains(&upper.as_str()) {
-        value.mistake(cx, format!("is {}, and methods heed case", quoted(method)), format!("write \"{upper}\""));
+        value.mistake(
+            cx,
+            format!("is {}, and methods heed case", quoted(method)),
+            format!("write \"{upper}\""),
+        );
     } else {
         return Some(method.to_owned());
     }
@@ -181,14 +232,23 @@ fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
 fn read_target(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
     let path = value.string(cx)?;
     if !path.starts_with('/') {
-        value.mistake(cx, format!("is {}", quoted(path)), "begin it with /, as in /healthz");
+        value.mistake(
+            cx,
+            format!("is {}", quoted(path)),
+            "begin it with /, as in /healthz",
+        );
         return None;
     }
-    let odd = path.chars().find(|&c| !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}'));
+    let odd = path.chars().find(|&c| {
+        !c.is_ascii_graphic() || matches!(c, '#' | '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}')
+    });
     if let Some(odd) = odd {
         value.mistake(
             cx,
-            format!("has the character {}, which a request target can't have", quoted(&odd.to_string())),
+            format!(
+                "has the character {}, which a request target can't have",
+                quoted(&odd.to_string())
+            ),
             "percent-encode it, as in %20 for a space, or remove it",
         );
         return None;
@@ -208,7 +268,8 @@ fn read_host(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
         || is_dns_name(name) || name.parse::<std::net::Ipv4Addr>().is_ok(),
         |v6| v6.parse::<std::net::Ipv6Addr>().is_ok(),
     );
-    let good_port = port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
+    let good_port =
+        port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
     if !(good_name && good_port) {
         value.mistake(
             cx,
@@ -227,7 +288,9 @@ fn is_dns_name(name: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
         && !name.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
@@ -235,7 +298,11 @@ fn is_dns_name(name: &str) -> bool {
 fn read_status(cx: &mut Cx, value: &Value<'_>) -> Option<Vec<(u16, u16)>> {
     let items = value.array(cx)?;
     if items.is_empty() {
-        value.mistake(cx, "is empty, so that every check would fail", "write status = [\"2xx\", \"3xx\"]");
+        value.mistake(
+            cx,
+            "is empty, so that every check would fail",
+            "write status = [\"2xx\", \"3xx\"]",
+        );
         return None;
     }
     let mut ranges = Some(Vec::new());

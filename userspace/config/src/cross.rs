@@ -30,8 +30,11 @@ pub(crate) fn check(
     pools: &AskedPools,
     services: &[AskedService<'_>],
 ) {
-    let by_name: BTreeMap<&str, &AskedPool> =
-        pools.pools.iter().map(|asked| (asked.pool.name.as_str(), asked)).collect();
+    let by_name: BTreeMap<&str, &AskedPool> = pools
+        .pools
+        .iter()
+        .map(|asked| (asked.pool.name.as_str(), asked))
+        .collect();
     let unread: BTreeSet<&str> = pools.unread.iter().map(String::as_str).collect();
     check_node(cx, node);
     for service in services {
@@ -84,7 +87,15 @@ fn unknown_pool(
             format!("write a section [pools.{}]", quoted(shown).replace('`', ""))
         }
     };
-    cx.mistake(at, format!("services.{}.pool is {}, and there is no such pool", service.name, quoted(name)), mend);
+    cx.mistake(
+        at,
+        format!(
+            "services.{}.pool is {}, and there is no such pool",
+            service.name,
+            quoted(name)
+        ),
+        mend,
+    );
 }
 
 fn check_mode(cx: &mut Cx, node: &AskedNode, service: &AskedService<'_>, mode: &Mode, at: usize) {
@@ -93,15 +104,25 @@ fn check_mode(cx: &mut Cx, node: &AskedNode, service: &AskedService<'_>, mode: &
         if !takes(mode, listen.protocol) {
             cx.mistake(
                 *at,
-                format!("services.{name}.listen is UDP, which mode \"{}\" does not relay", word(mode)),
+                format!(
+                    "services.{name}.listen is UDP, which mode \"{}\" does not relay",
+                    word(mode)
+                ),
                 "write mode = \"l4\", or listen on TCP",
             );
         }
         if matches!(mode, Mode::L4(_)) && !listen.is_virtual() {
-            let kind = if listen.addr.is_loopback() { "a loopback address" } else { "every address" };
+            let kind = if listen.addr.is_loopback() {
+                "a loopback address"
+            } else {
+                "every address"
+            };
             cx.mistake(
                 *at,
-                format!("services.{name}.listen is {}, {kind}, and packets for it never reach XDP", listen.addr),
+                format!(
+                    "services.{name}.listen is {}, {kind}, and packets for it never reach XDP",
+                    listen.addr
+                ),
                 "write an address that clients reach from outside, or mode = \"tcp\"",
             );
         }
@@ -132,7 +153,9 @@ fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, asked: &Asked
     for AskedListen { listen, at } in &service.listen {
         let v4 = listen.addr.is_ipv4();
         if listen.is_virtual()
-            && pool.backends.iter().all(|b| b.key.address.is_ipv4() != v4) && told.insert(v4) {
+            && pool.backends.iter().all(|b| b.key.address.is_ipv4() != v4)
+            && told.insert(v4)
+        {
             let family = if v4 { "IPv4" } else { "IPv6" };
             cx.mistake(
                 *at,
@@ -158,7 +181,10 @@ fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, asked: &Asked
     if weighted > l4.ring_size as usize {
         cx.mistake(
             service.pool.map_or(service.at, |(_, at)| at),
-            format!("services.{name} has a ring of {} slots for {weighted} backends", l4.ring_size),
+            format!(
+                "services.{name} has a ring of {} slots for {weighted} backends",
+                l4.ring_size
+            ),
             "write a ring_size of at least a hundred times the backends",
         );
     }
@@ -172,7 +198,7 @@ fn check_loops(cx: &mut Cx, service: &AskedService<'_>, asked: &AskedPool) {
         let addr = match listen.addr {
             IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            addr => addr,
+            IpAddr::V4(_) | IpAddr::V6(_) => listen.addr,
         };
         own.extend((listen.first..=listen.last).map(|port| SocketAddr::new(addr, port)));
     }
@@ -192,7 +218,9 @@ fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &BTreeMa
     let mut counted = BTreeSet::new();
     let mut total = 0;
     for service in services {
-        let (Some((Mode::L4(_), _)), Some((name, at))) = (&service.mode, service.pool) else { continue };
+        let (Some((Mode::L4(_), _)), Some((name, at))) = (&service.mode, service.pool) else {
+            continue;
+        };
         let Some(pool) = pools.get(name) else { continue };
         if !counted.insert(name) {
             continue;
@@ -202,7 +230,10 @@ fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &BTreeMa
         if before <= MAX_L4_BACKENDS && total > MAX_L4_BACKENDS {
             cx.mistake(
                 at,
-                format!("all l4 services up to services.{} have {total} backends, more than {MAX_L4_BACKENDS}", service.name),
+                format!(
+                    "all l4 services up to services.{} have {total} backends, more than {MAX_L4_BACKENDS}",
+                    service.name
+                ),
                 "remove some",
             );
         }
@@ -236,13 +267,25 @@ fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &
         }));
     }
     if let Some(http) = admin.admin.http {
-        let listen = Listen { addr: http.ip(), first: http.port(), last: http.port(), protocol: Protocol::Tcp };
-        claims.push(Claim { last: listen.last, service: None, listen, at: admin.http_at });
+        let listen = Listen {
+            addr: http.ip(),
+            first: http.port(),
+            last: http.port(),
+            protocol: Protocol::Tcp,
+        };
+        claims.push(Claim {
+            last: listen.last,
+            service: None,
+            listen,
+            at: admin.http_at,
+        });
     }
     let mut taken: Taken<'_> = BTreeMap::new();
     let mut kept = Vec::with_capacity(claims.len());
     for claim in claims {
-        let ranges = taken.entry((claim.listen.protocol, claim.listen.addr)).or_default();
+        let ranges = taken
+            .entry((claim.listen.protocol, claim.listen.addr))
+            .or_default();
         if let Some(first) = overlapping(ranges, &claim.listen) {
             conflict(cx, &claim, &first, false);
         } else {
@@ -280,7 +323,9 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
     let port = claim.listen.first.max(other.listen.first);
     let proto = claim.listen.protocol.as_str();
     let address = SocketAddr::new(claim.listen.addr, port);
-    let place = |cx: &Cx, at: Option<usize>| at.map_or_else(|| "by default".into(), |at| format!("in line {}", cx.line(at)));
+    let place = |cx: &Cx, at: Option<usize>| {
+        at.map_or_else(|| "by default".into(), |at| format!("in line {}", cx.line(at)))
+    };
     // A default has no place of its own: then the other one is told.
     let (at, teller, told) = match (claim.at, other.at) {
         (Some(at), _) => (at, claim, other),
@@ -298,9 +343,16 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
             wide(told)
         )
     } else if claim.service == other.service {
-        format!("{} listens on {address}/{proto} twice (also {elsewhere})", who(teller))
+        format!(
+            "{} listens on {address}/{proto} twice (also {elsewhere})",
+            who(teller)
+        )
     } else {
-        format!("{} listens on {address}/{proto}, as {} {elsewhere} does", who(teller), who(told))
+        format!(
+            "{} listens on {address}/{proto}, as {} {elsewhere} does",
+            who(teller),
+            who(told)
+        )
     };
     cx.mistake(at, what, "give one of them another address or port");
 }

@@ -10,8 +10,8 @@ use std::{
 use weir_core::{
     ids::{BackendKey, PoolName, ServiceName},
     plan::{
-        Admin, Balance, Check, CheckKind, Forward, Forwarded, HeaderAction, HeaderRule, Limits, Listen, Mode, Node, Plan, Pool, Service, TemplatePart, Timeouts,
-        Variable, XdpMode,
+        Admin, Balance, Check, CheckKind, Forward, Forwarded, HeaderAction, HeaderRule, Limits, Listen, Mode,
+        Node, Plan, Pool, Service, TemplatePart, Timeouts, Variable, XdpMode,
     },
 };
 
@@ -88,7 +88,11 @@ impl fmt::Display for Change {
                         write!(f, "{}: {key}: {from} → {to}", self.subject)?;
                     }
                 }
-                if self.needs_restart { f.write_str(" (needs a restart)") } else { Ok(()) }
+                if self.needs_restart {
+                    f.write_str(" (needs a restart)")
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -117,7 +121,11 @@ impl Keys<'_> {
         if old != new {
             self.changes.push(Change {
                 subject: self.subject.clone(),
-                action: Action::Changed { key, from: show(old), to: show(new) },
+                action: Action::Changed {
+                    key,
+                    from: show(old),
+                    to: show(new),
+                },
                 needs_restart: self.needs_restart,
             });
         }
@@ -125,16 +133,34 @@ impl Keys<'_> {
 }
 
 fn existence(changes: &mut Vec<Change>, subject: Subject, action: Action) {
-    changes.push(Change { subject, action, needs_restart: false });
+    changes.push(Change {
+        subject,
+        action,
+        needs_restart: false,
+    });
 }
 
 fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     // Every field is named, so that a new one can't be forgotten.
-    let Node { name, interfaces, xdp, workers, user, pins, hash_key } = old;
-    let mut keys = Keys { changes, subject: Subject::Node, needs_restart: false };
+    let Node {
+        name,
+        interfaces,
+        xdp,
+        workers,
+        user,
+        pins,
+        hash_key,
+    } = old;
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Node,
+        needs_restart: false,
+    };
     keys.compare("node.name", name, &new.name, |name| name.to_string());
     keys.needs_restart = true;
-    keys.compare("node.interfaces", interfaces, &new.interfaces, |list| list_or_none(list));
+    keys.compare("node.interfaces", interfaces, &new.interfaces, |list| {
+        list_or_none(list)
+    });
     keys.compare("node.xdp", xdp, &new.xdp, |xdp| {
         match xdp {
             XdpMode::Native => "native",
@@ -143,18 +169,30 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         }
         .into()
     });
-    keys.compare("node.workers", workers, &new.workers, |n| n.map_or_else(|| "one per core".into(), |n| n.to_string()));
+    keys.compare("node.workers", workers, &new.workers, |n| {
+        n.map_or_else(|| "one per core".into(), |n| n.to_string())
+    });
     keys.compare("node.user", user, &new.user, Clone::clone);
     keys.compare("node.pins", pins, &new.pins, |path| path.display().to_string());
     // The key is a secret: it does not go to the log.
-    keys.compare("node.hash_key", hash_key, &new.hash_key, |key| if key.is_some() { "set" } else { "drawn" }.into());
+    keys.compare("node.hash_key", hash_key, &new.hash_key, |key| {
+        if key.is_some() { "set" } else { "drawn" }.into()
+    });
 }
 
 fn admin(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
     let Admin { socket, http } = old;
-    let mut keys = Keys { changes, subject: Subject::Node, needs_restart: true };
-    keys.compare("admin.socket", socket, &new.socket, |path| path.display().to_string());
-    keys.compare("admin.http", http, &new.http, |http| http.map_or_else(|| "off".into(), |http| http.to_string()));
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Node,
+        needs_restart: true,
+    };
+    keys.compare("admin.socket", socket, &new.socket, |path| {
+        path.display().to_string()
+    });
+    keys.compare("admin.http", http, &new.http, |http| {
+        http.map_or_else(|| "off".into(), |http| http.to_string())
+    });
 }
 
 fn pools(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
@@ -173,8 +211,17 @@ fn pools(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
 }
 
 fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
-    let Pool { name, balance, backends, check } = old;
-    let mut keys = Keys { changes, subject: Subject::Pool(name.clone()), needs_restart: false };
+    let Pool {
+        name,
+        balance,
+        backends,
+        check,
+    } = old;
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Pool(name.clone()),
+        needs_restart: false,
+    };
     keys.compare("balance", balance, &new.balance, |balance| {
         match balance {
             Balance::RoundRobin => "round-robin",
@@ -184,7 +231,9 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
     });
     match (check, &new.check) {
         (Some(old), Some(new)) => changed_check(&mut keys, old, new),
-        (old, new) => keys.compare("check", old, new, |check| if check.is_some() { "on" } else { "none" }.into()),
+        (old, new) => keys.compare("check", old, new, |check| {
+            if check.is_some() { "on" } else { "none" }.into()
+        }),
     }
     let before: BTreeMap<_, _> = backends.iter().map(|backend| (&backend.key, backend)).collect();
     let after: BTreeSet<_> = new.backends.iter().map(|backend| &backend.key).collect();
@@ -197,7 +246,11 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
             existence(changes, subject, Action::Added);
             continue;
         };
-        let mut keys = Keys { changes, subject, needs_restart: false };
+        let mut keys = Keys {
+            changes,
+            subject,
+            needs_restart: false,
+        };
         keys.compare("name", &old.name, &backend.name, |name| name.to_string());
         keys.compare("weight", &old.weight, &backend.weight, ToString::to_string);
         keys.compare("backup", &old.backup, &backend.backup, ToString::to_string);
@@ -205,7 +258,15 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
 }
 
 fn changed_check(keys: &mut Keys<'_>, old: &Check, new: &Check) {
-    let Check { kind, interval, timeout, rise, fall, port, jitter } = old;
+    let Check {
+        kind,
+        interval,
+        timeout,
+        rise,
+        fall,
+        port,
+        jitter,
+    } = old;
     keys.compare("check.interval", interval, &new.interval, |d| show_duration(*d));
     keys.compare("check.timeout", timeout, &new.timeout, |d| show_duration(*d));
     keys.compare("check.rise", rise, &new.rise, ToString::to_string);
@@ -225,7 +286,13 @@ fn show_check(kind: &CheckKind) -> String {
     let status: Vec<_> = http
         .status
         .iter()
-        .map(|(low, high)| if low == high { low.to_string() } else { format!("{low}-{high}") })
+        .map(|(low, high)| {
+            if low == high {
+                low.to_string()
+            } else {
+                format!("{low}-{high}")
+            }
+        })
         .collect();
     let mut out = format!(
         "{} {} {}",
@@ -252,9 +319,17 @@ fn show_check(kind: &CheckKind) -> String {
 }
 
 fn services(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
-    let before: BTreeMap<_, _> = old.services.iter().map(|service| (&service.name, service)).collect();
+    let before: BTreeMap<_, _> = old
+        .services
+        .iter()
+        .map(|service| (&service.name, service))
+        .collect();
     let after: BTreeSet<_> = new.services.iter().map(|service| &service.name).collect();
-    for gone in old.services.iter().filter(|service| !after.contains(&service.name)) {
+    for gone in old
+        .services
+        .iter()
+        .filter(|service| !after.contains(&service.name))
+    {
         existence(changes, Subject::Service(gone.name.clone()), Action::Removed);
     }
     for service in &new.services {
@@ -267,8 +342,17 @@ fn services(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
 }
 
 fn changed_service(changes: &mut Vec<Change>, old: &Service, new: &Service) {
-    let Service { name, listen, pool, mode } = old;
-    let mut keys = Keys { changes, subject: Subject::Service(name.clone()), needs_restart: false };
+    let Service {
+        name,
+        listen,
+        pool,
+        mode,
+    } = old;
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Service(name.clone()),
+        needs_restart: false,
+    };
     keys.compare("listen", listen, &new.listen, |list| {
         list_or_none(&list.iter().map(show_listen).collect::<Vec<_>>())
     });
@@ -282,14 +366,22 @@ fn changed_service(changes: &mut Vec<Change>, old: &Service, new: &Service) {
         }
         (Mode::Tcp(old), Mode::Tcp(new)) => {
             changed_timeouts(&mut keys, &old.timeouts, &new.timeouts);
-            keys.compare("limits.connections", &old.connections, &new.connections, ToString::to_string);
+            keys.compare(
+                "limits.connections",
+                &old.connections,
+                &new.connections,
+                ToString::to_string,
+            );
         }
         (Mode::Http(old), Mode::Http(new)) => {
             changed_timeouts(&mut keys, &old.timeouts, &new.timeouts);
             changed_limits(&mut keys, &old.limits, &new.limits);
-            keys.compare("trusted_proxies", &old.trusted_proxies, &new.trusted_proxies, |list| {
-                list_or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
-            });
+            keys.compare(
+                "trusted_proxies",
+                &old.trusted_proxies,
+                &new.trusted_proxies,
+                |list| list_or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            );
             keys.compare("forwarded", &old.forwarded, &new.forwarded, |forwarded| {
                 match forwarded {
                     Forwarded::XForwardedFor => "x-forwarded-for",
@@ -299,8 +391,18 @@ fn changed_service(changes: &mut Vec<Change>, old: &Service, new: &Service) {
                 }
                 .into()
             });
-            keys.compare("request_headers", &old.request_headers, &new.request_headers, |list| show_rules(list));
-            keys.compare("response_headers", &old.response_headers, &new.response_headers, |list| show_rules(list));
+            keys.compare(
+                "request_headers",
+                &old.request_headers,
+                &new.request_headers,
+                |list| show_rules(list),
+            );
+            keys.compare(
+                "response_headers",
+                &old.response_headers,
+                &new.response_headers,
+                |list| show_rules(list),
+            );
         }
         (old, new) => keys.compare("mode", old, new, |mode| {
             match mode {
@@ -314,7 +416,15 @@ fn changed_service(changes: &mut Vec<Change>, old: &Service, new: &Service) {
 }
 
 fn changed_timeouts(keys: &mut Keys<'_>, old: &Timeouts, new: &Timeouts) {
-    let Timeouts { connect, request_head, client, server, keep_alive, queue, tunnel } = old;
+    let Timeouts {
+        connect,
+        request_head,
+        client,
+        server,
+        keep_alive,
+        queue,
+        tunnel,
+    } = old;
     for (key, old, new) in [
         ("timeouts.connect", connect, &new.connect),
         ("timeouts.request_head", request_head, &new.request_head),
@@ -329,16 +439,32 @@ fn changed_timeouts(keys: &mut Keys<'_>, old: &Timeouts, new: &Timeouts) {
 }
 
 fn changed_limits(keys: &mut Keys<'_>, old: &Limits, new: &Limits) {
-    let Limits { head, headers, body, connections } = old;
+    let Limits {
+        head,
+        headers,
+        body,
+        connections,
+    } = old;
     keys.compare("limits.head", head, &new.head, |n| show_size(u64::from(*n)));
     keys.compare("limits.headers", headers, &new.headers, ToString::to_string);
-    keys.compare("limits.body", body, &new.body, |body| body.map_or_else(|| "none".into(), show_size));
-    keys.compare("limits.connections", connections, &new.connections, ToString::to_string);
+    keys.compare("limits.body", body, &new.body, |body| {
+        body.map_or_else(|| "none".into(), show_size)
+    });
+    keys.compare(
+        "limits.connections",
+        connections,
+        &new.connections,
+        ToString::to_string,
+    );
 }
 
 fn show_listen(listen: &Listen) -> String {
     let first = std::net::SocketAddr::new(listen.addr, listen.first);
-    let range = if listen.first == listen.last { String::new() } else { format!("-{}", listen.last) };
+    let range = if listen.first == listen.last {
+        String::new()
+    } else {
+        format!("-{}", listen.last)
+    };
     format!("{first}{range}/{}", listen.protocol.as_str())
 }
 
@@ -364,9 +490,16 @@ fn show_rules(rules: &[HeaderRule]) -> String {
 }
 
 fn variable_name(variable: Variable) -> &'static str {
-    Variable::ALL.iter().find(|(_, known)| *known == variable).map_or("", |(name, _)| name)
+    Variable::ALL
+        .iter()
+        .find(|(_, known)| *known == variable)
+        .map_or("", |(name, _)| name)
 }
 
 fn list_or_none(list: &[String]) -> String {
-    if list.is_empty() { "none".into() } else { list.join(", ") }
+    if list.is_empty() {
+        "none".into()
+    } else {
+        list.join(", ")
+    }
 }

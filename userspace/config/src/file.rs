@@ -11,12 +11,22 @@ const LARGEST: u64 = 16 << 20;
 pub(crate) fn read_text(path: &Path) -> Result<String, Box<Mistake>> {
     let file: Arc<str> = path.to_string_lossy().into();
     let whole = |what: String, mend: &str| {
-        Box::new(Mistake { file: file.clone(), place: None, what, mend: mend.into() })
+        Box::new(Mistake {
+            file: file.clone(),
+            place: None,
+            what,
+            mend: mend.into(),
+        })
     };
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
-        .map_err(|error| whole(format!("cannot be read: {error}"), "name a file that weir may read"))?;
+        .map_err(|error| {
+            whole(
+                format!("cannot be read: {error}"),
+                "name a file that weir may read",
+            )
+        })?;
     if bytes.len() as u64 > LARGEST {
         return Err(whole("is larger than 16 MiB".into(), "name a configuration file"));
     }
@@ -28,8 +38,9 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Box<Mistake>> {
             what: "this byte is not UTF-8".into(),
             mend: "save the file in UTF-8".into(),
         };
-        place(&file, &text, vec![draft])
-            .pop()
-            .map_or_else(|| whole("is not UTF-8".into(), "save the file in UTF-8"), Box::new)
+        place(&file, &text, vec![draft]).pop().map_or_else(
+            || whole("is not UTF-8".into(), "save the file in UTF-8"),
+            Box::new,
+        )
     })
 }

@@ -36,14 +36,31 @@ pub(crate) enum Direction {
 }
 
 /// All rules that could be read.
-pub(crate) fn read(cx: &mut Cx, value: &Value<'_>, direction: Direction, forwarded: Forwarded) -> Vec<HeaderRule> {
+pub(crate) fn read(
+    cx: &mut Cx,
+    value: &Value<'_>,
+    direction: Direction,
+    forwarded: Forwarded,
+) -> Vec<HeaderRule> {
     let items = value.array(cx).unwrap_or_default();
-    items.iter().filter_map(|item| read_rule(cx, item, direction, forwarded)).collect()
+    items
+        .iter()
+        .filter_map(|item| read_rule(cx, item, direction, forwarded))
+        .collect()
 }
 
-fn read_rule(cx: &mut Cx, item: &Value<'_>, direction: Direction, forwarded: Forwarded) -> Option<HeaderRule> {
+fn read_rule(
+    cx: &mut Cx,
+    item: &Value<'_>,
+    direction: Direction,
+    forwarded: Forwarded,
+) -> Option<HeaderRule> {
     if !item.is_table() {
-        item.mistake(cx, "has a rule that is no table", "write it as { set = \"X-Service\", value = \"www\" }");
+        item.mistake(
+            cx,
+            "has a rule that is no table",
+            "write it as { set = \"X-Service\", value = \"www\" }",
+        );
         return None;
     }
     let table = item.table(cx, &keys::HEADER_RULE)?;
@@ -51,7 +68,11 @@ fn read_rule(cx: &mut Cx, item: &Value<'_>, direction: Direction, forwarded: For
         .into_iter()
         .filter_map(|action| table.get(action).map(|value| (action, value)))
         .collect();
-    if actions.is_empty() && ["set", "append", "remove"].iter().any(|action| table.meant(action)) {
+    if actions.is_empty()
+        && ["set", "append", "remove"]
+            .iter()
+            .any(|action| table.meant(action))
+    {
         return None;
     }
     let [(action, name_value)] = actions.as_slice() else {
@@ -104,7 +125,11 @@ fn read_name(
             Direction::Request => "but a request has exactly one Host",
             Direction::Response => "but responses have no Host",
         };
-        value.mistake(cx, format!("is Host, {why}"), "use `set` in request_headers, or remove the rule");
+        value.mistake(
+            cx,
+            format!("is Host, {why}"),
+            "use `set` in request_headers, or remove the rule",
+        );
         return None;
     }
     let own = match forwarded {
@@ -129,17 +154,27 @@ fn read_value(cx: &mut Cx, table: &Table<'_>, item: &Value<'_>, action: &str) ->
     match (table.get("value"), action) {
         (None, "remove") => Some(Template { parts: Vec::new() }),
         (Some(value), "remove") => {
-            cx.mistake(value.key_at, format!("a rule of {} removes and has a value", item.path), "remove `value`");
+            cx.mistake(
+                value.key_at,
+                format!("a rule of {} removes and has a value", item.path),
+                "remove `value`",
+            );
             None
         }
         (None, _) if table.meant("value") => None,
         (None, _) => {
-            cx.mistake(item.at, format!("a rule of {} has no `value`", item.path), "write value = \"…\" beside it");
+            cx.mistake(
+                item.at,
+                format!("a rule of {} has no `value`", item.path),
+                "write value = \"…\" beside it",
+            );
             None
         }
         (Some(value), _) => {
             let text = value.string(cx)?;
-            check_value(cx, &value, text).then(|| read_template(cx, &value, text)).flatten()
+            check_value(cx, &value, text)
+                .then(|| read_template(cx, &value, text))
+                .flatten()
         }
     }
 }
@@ -156,11 +191,19 @@ fn check_value(cx: &mut Cx, value: &Value<'_>, text: &str) -> bool {
         return false;
     }
     if text.len() > MAX_VALUE {
-        value.mistake(cx, format!("has {} bytes, more than {MAX_VALUE}", text.len()), "write a shorter one");
+        value.mistake(
+            cx,
+            format!("has {} bytes, more than {MAX_VALUE}", text.len()),
+            "write a shorter one",
+        );
         return false;
     }
     if text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']) {
-        value.mistake(cx, "begins or ends with a space, which receivers drop", "remove it");
+        value.mistake(
+            cx,
+            "begins or ends with a space, which receivers drop",
+            "remove it",
+        );
         return false;
     }
     true
@@ -182,10 +225,17 @@ fn read_template(cx: &mut Cx, value: &Value<'_>, text: &str) -> Option<Template>
             rest = after;
         } else {
             let Some((name, after)) = from.strip_prefix('{').and_then(|from| from.split_once('}')) else {
-                let (what, brace) = if from.starts_with('{') { ("opens", "{{") } else { ("closes", "}}") };
+                let (what, brace) = if from.starts_with('{') {
+                    ("opens", "{{")
+                } else {
+                    ("closes", "}}")
+                };
                 value.mistake(
                     cx,
-                    format!("{what} a variable and never {}", if what == "opens" { "closes it" } else { "opened it" }),
+                    format!(
+                        "{what} a variable and never {}",
+                        if what == "opens" { "closes it" } else { "opened it" }
+                    ),
                     format!("write {brace} for a brace that stands for itself"),
                 );
                 return None;
@@ -214,7 +264,11 @@ fn find_variable(cx: &mut Cx, value: &Value<'_>, name: &str) -> Option<Variable>
         Some(near) => format!("did you mean {{{near}}}?"),
         None => format!("there are {}; write {{{{ for a brace", listed(&known, "and")),
     };
-    value.mistake(cx, format!("has the unknown variable {}", quoted(&format!("{{{name}}}"))), mend);
+    value.mistake(
+        cx,
+        format!("has the unknown variable {}", quoted(&format!("{{{name}}}"))),
+        mend,
+    );
     None
 }
 
@@ -223,6 +277,19 @@ pub(crate) const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
         )
 }

@@ -17,8 +17,14 @@ pub static DOCUMENT: Section = Section {
     keys: &["node", "admin", "pools", "services"],
     later: &[
         ("vrrp", "run keepalived beside it for a pair of boxes"),
-        ("certificates", "end TLS in front of it, or relay it with mode = \"tcp\""),
-        ("tunables", "write tunables into tunables.d/*.conf beside this file"),
+        (
+            "certificates",
+            "end TLS in front of it, or relay it with mode = \"tcp\"",
+        ),
+        (
+            "tunables",
+            "write tunables into tunables.d/*.conf beside this file",
+        ),
     ],
 };
 
@@ -30,22 +36,38 @@ pub static NODE: Section = Section {
 };
 
 /// `[admin]`
-pub static ADMIN: Section = Section { heading: "admin", keys: &["socket", "http"], later: &[] };
+pub static ADMIN: Section = Section {
+    heading: "admin",
+    keys: &["socket", "http"],
+    later: &[],
+};
 
 /// `[pools.NAME]`
 pub static POOL: Section = Section {
     heading: "pools.NAME",
     keys: &["balance", "backends", "check"],
     later: &[
-        ("hash", "it has balance = \"round-robin\" and \"least-connections\""),
-        ("tls", "backends are spoken to without TLS; end it on the backend's own box"),
-        ("proxy_protocol", "backends learn the client's address by `forwarded` of an http service"),
+        (
+            "hash",
+            "it has balance = \"round-robin\" and \"least-connections\"",
+        ),
+        (
+            "tls",
+            "backends are spoken to without TLS; end it on the backend's own box",
+        ),
+        (
+            "proxy_protocol",
+            "backends learn the client's address by `forwarded` of an http service",
+        ),
     ],
 };
 
 /// An element of `pools.NAME.backends`.
-pub static BACKEND: Section =
-    Section { heading: "pools.NAME.backends", keys: &["address", "name", "weight", "backup"], later: &[] };
+pub static BACKEND: Section = Section {
+    heading: "pools.NAME.backends",
+    keys: &["address", "name", "weight", "backup"],
+    later: &[],
+};
 
 /// `[pools.NAME.check]`
 pub static CHECK: Section = Section {
@@ -93,7 +115,10 @@ pub static SERVICE: Section = Section {
     ],
     later: &[
         ("tls", "end TLS in front of it, or relay it with mode = \"tcp\""),
-        ("proxy_protocol", "put the proxies in front of it into trusted_proxies, and let them send X-Forwarded-For"),
+        (
+            "proxy_protocol",
+            "put the proxies in front of it into trusted_proxies, and let them send X-Forwarded-For",
+        ),
         ("routes", "each service has one pool"),
         ("rules", "each service has one pool"),
         ("sticky", "balance by \"round-robin\" or \"least-connections\""),
@@ -103,13 +128,24 @@ pub static SERVICE: Section = Section {
 /// `[services.NAME.timeouts]`
 pub static TIMEOUTS: Section = Section {
     heading: "services.NAME.timeouts",
-    keys: &["connect", "request_head", "client", "server", "keep_alive", "queue", "tunnel"],
+    keys: &[
+        "connect",
+        "request_head",
+        "client",
+        "server",
+        "keep_alive",
+        "queue",
+        "tunnel",
+    ],
     later: &[],
 };
 
 /// `[services.NAME.limits]`
-pub static LIMITS: Section =
-    Section { heading: "services.NAME.limits", keys: &["head", "headers", "body", "connections"], later: &[] };
+pub static LIMITS: Section = Section {
+    heading: "services.NAME.limits",
+    keys: &["head", "headers", "body", "connections"],
+    later: &[],
+};
 
 /// An element of `services.NAME.request_headers` and `response_headers`.
 pub static HEADER_RULE: Section = Section {
@@ -119,14 +155,28 @@ pub static HEADER_RULE: Section = Section {
 };
 
 /// Every section.
-pub static ALL: [&Section; 10] =
-    [&DOCUMENT, &NODE, &ADMIN, &POOL, &BACKEND, &CHECK, &SERVICE, &TIMEOUTS, &LIMITS, &HEADER_RULE];
+pub static ALL: [&Section; 10] = [
+    &DOCUMENT,
+    &NODE,
+    &ADMIN,
+    &POOL,
+    &BACKEND,
+    &CHECK,
+    &SERVICE,
+    &TIMEOUTS,
+    &LIMITS,
+    &HEADER_RULE,
+];
 
 /// Another section that has the key, by its heading in brackets. None if several have it.
 pub(crate) fn elsewhere(here: &Section, key: &str) -> Option<String> {
-    let mut found = ALL.iter().filter(|s| s.heading != here.heading && s.keys.contains(&key));
+    let mut found = ALL
+        .iter()
+        .filter(|s| s.heading != here.heading && s.keys.contains(&key));
     match (found.next(), found.next()) {
-        (Some(section), None) if section.heading.is_empty() => Some("the file itself, outside of every section".into()),
+        (Some(section), None) if section.heading.is_empty() => {
+            Some("the file itself, outside of every section".into())
+        }
         (Some(section), None) => Some(format!("[{}]", section.heading)),
         (Some(_), Some(_)) | (None, _) => None,
     }

@@ -66,7 +66,10 @@ impl Facts {
             Some(dir) if dir.is_absolute() => dir.join("weir"),
             Some(_) | None => PathBuf::from(format!("/tmp/weir-{uid}")),
         };
-        Self { hostname: hostname.trim_end().to_owned(), runtime_dir }
+        Self {
+            hostname: hostname.trim_end().to_owned(),
+            runtime_dir,
+        }
     }
 }
 
@@ -117,13 +120,20 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             return Err(Report::new(mistakes));
         }
     };
-    let source =
-        Source { name: path.to_string_lossy().into_owned(), text, tunables, facts: Facts::of_this_machine() };
+    let source = Source {
+        name: path.to_string_lossy().into_owned(),
+        text,
+        tunables,
+        facts: Facts::of_this_machine(),
+    };
     let (plan, mut drafts, ca_files) = resolve(&source.text, &source.tunables, &source.facts);
     drafts.extend(ca_files.iter().filter_map(unreadable));
     mistakes.extend(place(&source.name.as_str().into(), &source.text, drafts));
     match plan {
-        Some(plan) if mistakes.is_empty() => Ok(Loaded { plan: Arc::new(plan), source }),
+        Some(plan) if mistakes.is_empty() => Ok(Loaded {
+            plan: Arc::new(plan),
+            source,
+        }),
         Some(_) | None => Err(Report::new(mistakes)),
     }
 }
@@ -156,11 +166,18 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec
     if !drafts.is_empty() {
         return (None, drafts, ca_files);
     }
-    let services: Option<Vec<_>> = services.into_iter().map(|asked| asked.resolve().map(Arc::new)).collect();
+    let services: Option<Vec<_>> = services
+        .into_iter()
+        .map(|asked| asked.resolve().map(Arc::new))
+        .collect();
     let plan = services.map(|services| Plan {
         node: node.node,
         admin: admin.admin,
-        pools: pools.pools.into_iter().map(|asked| Arc::new(asked.pool)).collect(),
+        pools: pools
+            .pools
+            .into_iter()
+            .map(|asked| Arc::new(asked.pool))
+            .collect(),
         services,
     });
     (plan, drafts, ca_files)
@@ -169,7 +186,9 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec
 /// What is no TOML. Every key that stands twice is told, and of the rest the first: what follows it is guesswork.
 fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Draft> {
     let at = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
-    let (twice, mut rest): (Vec<_>, Vec<_>) = errors.iter().partition(|error| error.message() == "duplicate key");
+    let (twice, mut rest): (Vec<_>, Vec<_>) = errors
+        .iter()
+        .partition(|error| error.message() == "duplicate key");
     rest.sort_by_key(|error| at(error));
     let twice = twice.into_iter().map(|error| {
         let key = error.span().and_then(|span| text.get(span)).unwrap_or_default();
@@ -182,24 +201,37 @@ fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Draft> {
     let first = rest.first().map(|error| {
         let found = error.span().and_then(|span| text.get(span)).unwrap_or_default();
         let (what, mend) = match error.message().split_once(", expected ") {
-            Some(("string values must be quoted", _)) if found.is_empty() => {
-                ("there is no value".into(), "write one behind the equals sign".into())
-            }
-            Some(("string values must be quoted", _)) => {
-                (format!("{} is no value", words::quoted(found)), "put it in double quotes".into())
-            }
+            Some(("string values must be quoted", _)) if found.is_empty() => (
+                "there is no value".into(),
+                "write one behind the equals sign".into(),
+            ),
+            Some(("string values must be quoted", _)) => (
+                format!("{} is no value", words::quoted(found)),
+                "put it in double quotes".into(),
+            ),
             Some((what, "nothing")) => (what.into(), "remove it".into()),
             Some((what, expected)) => (what.into(), format!("TOML expects {expected} here")),
-            None => (error.message().into(), "see https://toml.io for the syntax".into()),
+            None => (
+                error.message().into(),
+                "see https://toml.io for the syntax".into(),
+            ),
         };
-        Draft { at: at(error), what: format!("not TOML: {what}"), mend }
+        Draft {
+            at: at(error),
+            what: format!("not TOML: {what}"),
+            mend,
+        }
     });
     twice.chain(first).collect()
 }
 
 fn unreadable(file: &CaFile) -> Option<Draft> {
     let trouble = |what: String, mend: &str| {
-        Some(Draft { at: file.at, what: format!("{} {what}", file.key), mend: mend.into() })
+        Some(Draft {
+            at: file.at,
+            what: format!("{} {what}", file.key),
+            mend: mend.into(),
+        })
     };
     match file::read_text(&file.path) {
         Ok(text) if text.contains("-----BEGIN CERTIFICATE-----") => None,
@@ -207,8 +239,9 @@ fn unreadable(file: &CaFile) -> Option<Draft> {
             format!("names {}, which holds no certificate", file.path.display()),
             "name a file of certificates in PEM form",
         ),
-        Err(mistake) => {
-            trouble(format!("names {}, which {}", file.path.display(), mistake.what), "name a file that weir may read")
-        }
+        Err(mistake) => trouble(
+            format!("names {}, which {}", file.path.display(), mistake.what),
+            "name a file that weir may read",
+        ),
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
             ));
         }
     };
-    let every = "write 0.0.0.0 before the colon for every IPv4 address of the box, [::] for every IPv6 address";
+    let every =
+        "write 0.0.0.0 before the colon for every IPv4 address of the box, [::] for every IPv6 address";
     let (addr, ports) = split_port(rest, every)?;
     let (first, last) = match ports.split_once('-') {
         None => {
@@ -48,7 +49,12 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
             format!("write {host}{last}-{first}"),
         ));
     }
-    Ok(Listen { addr, first, last, protocol })
+    Ok(Listen {
+        addr,
+        first,
+        last,
+        protocol,
+    })
 }
 
 /// A network in CIDR form, or one address.
@@ -59,9 +65,15 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, Trouble> {
     };
     let Ok(addr) = addr_text.parse::<IpAddr>() else {
         let trouble = if addr_text.starts_with('[') {
-            Trouble::new(format!("has {} in brackets", quoted(text)), "write networks without brackets, as in 2001:db8::/32")
+            Trouble::new(
+                format!("has {} in brackets", quoted(text)),
+                "write networks without brackets, as in 2001:db8::/32",
+            )
         } else {
-            Trouble::new(format!("has {}, which is no network", quoted(text)), "write one as in 10.0.0.0/8 or 2001:db8::/32")
+            Trouble::new(
+                format!("has {}, which is no network", quoted(text)),
+                "write one as in 10.0.0.0/8 or 2001:db8::/32",
+            )
         };
         return Err(trouble);
     };
@@ -90,7 +102,10 @@ pub(crate) fn parse_network(text: &str) -> Result<IpNet, Trouble> {
     IpNet::new(addr, prefix).ok_or_else(|| {
         Trouble::new(
             format!("has {}, with bits set behind its prefix", quoted(text)),
-            format!("write {}/{prefix} for the network, or {addr}/{width} for the one address", masked(addr, prefix)),
+            format!(
+                "write {}/{prefix} for the network, or {addr}/{width} for the one address",
+                masked(addr, prefix)
+            ),
         )
     })
 }
@@ -128,7 +143,10 @@ fn split_port<'t>(text: &'t str, no_address: &str) -> Result<(IpAddr, &'t str), 
     }
     match text.rsplit_once(':') {
         None if text.parse::<Ipv4Addr>().is_ok() => Err(no_port(text, text)),
-        None if text.is_empty() => Err(Trouble::new("is empty", "write an address and port, as in 192.0.2.10:80")),
+        None if text.is_empty() => Err(Trouble::new(
+            "is empty",
+            "write an address and port, as in 192.0.2.10:80",
+        )),
         None if text.bytes().all(|b| b.is_ascii_digit()) => Err(no_address()),
         None => Err(not_an_address(text, "80")),
         Some(("" | "*", _)) => Err(no_address()),
@@ -140,7 +158,10 @@ fn split_port<'t>(text: &'t str, no_address: &str) -> Result<(IpAddr, &'t str), 
                     Err(_) => "write IPv6 as in [2001:db8::10]:80".into(),
                 },
             };
-            Err(Trouble::new(format!("is {}, IPv6 without brackets", quoted(text)), guess))
+            Err(Trouble::new(
+                format!("is {}, IPv6 without brackets", quoted(text)),
+                guess,
+            ))
         }
         Some((host, "")) => Err(no_port(text, host)),
         Some((host, port)) => match host.parse::<Ipv4Addr>() {
@@ -154,7 +175,10 @@ fn parse_v6(host: &str) -> Result<IpAddr, Trouble> {
     if let Some((addr, _)) = host.split_once('%') {
         return Err(Trouble::new(
             format!("is {}, an address with an interface", quoted(host)),
-            format!("this version has no link-local addresses: write a global one in place of {}", plain(addr)),
+            format!(
+                "this version has no link-local addresses: write a global one in place of {}",
+                plain(addr)
+            ),
         ));
     }
     host.parse::<Ipv6Addr>().map(IpAddr::V6).map_err(|_| {
@@ -162,7 +186,10 @@ fn parse_v6(host: &str) -> Result<IpAddr, Trouble> {
             Ok(_) => "write IPv4 without brackets, as in 192.0.2.10:80",
             Err(_) => "write IPv6 as in [2001:db8::10]:80",
         };
-        Trouble::new(format!("has {} in brackets, which is no IPv6 address", quoted(host)), mend)
+        Trouble::new(
+            format!("has {} in brackets, which is no IPv6 address", quoted(host)),
+            mend,
+        )
     })
 }
 
@@ -184,7 +211,10 @@ fn bad_port(text: &str) -> Trouble {
 }
 
 fn no_port(text: &str, host: &str) -> Trouble {
-    Trouble::new(format!("is {}, without a port", quoted(text)), format!("write {}:80 for port 80", plain(host)))
+    Trouble::new(
+        format!("is {}, without a port", quoted(text)),
+        format!("write {}:80 for port 80", plain(host)),
+    )
 }
 
 fn not_an_address(host: &str, port: &str) -> Trouble {
@@ -195,7 +225,10 @@ fn not_an_address(host: &str, port: &str) -> Trouble {
         );
     }
     Trouble::new(
-        format!("has the host name {}, and this version resolves no names", quoted(host)),
+        format!(
+            "has the host name {}, and this version resolves no names",
+            quoted(host)
+        ),
         format!("write its address, as in 10.0.0.11:{}", plain(port)),
     )
 }

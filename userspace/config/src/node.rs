@@ -51,10 +51,15 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     let value = document.get("node");
     let section = value.as_ref().and_then(|value| value.table(cx, &keys::NODE));
     // A section that can't be read, or was meant by another name, says nothing of what it leaves open.
-    let unread = section.as_ref().map_or(value.is_some() || document.meant("node"), |s| s.meant("xdp"));
+    let unread = section
+        .as_ref()
+        .map_or_else(|| value.is_some() || document.meant("node"), |s| s.meant("xdp"));
     let get = |key| section.as_ref().and_then(|section| section.get(key));
     let name = match get("name") {
-        Some(value) => value.string(cx).filter(|name| check_name(cx, &value, name)).map(Into::into),
+        Some(value) => value
+            .string(cx)
+            .filter(|name| check_name(cx, &value, name))
+            .map(Into::into),
         None => default_name(cx, section.as_ref(), facts),
     };
     let interfaces = get("interfaces").map_or_else(|| Some(Vec::new()), |value| read_interfaces(cx, &value));
@@ -63,13 +68,20 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
         None if unread => None,
         None => Some(XdpMode::Native),
         Some(value) => {
-            let words = [("native", XdpMode::Native), ("generic", XdpMode::Generic), ("off", XdpMode::Off)];
+            let words = [
+                ("native", XdpMode::Native),
+                ("generic", XdpMode::Generic),
+                ("off", XdpMode::Off),
+            ];
             value.choice(cx, &words, &["offload"])
         }
     };
     let workers = get("workers").and_then(|value| value.integer(cx, 1..=1024));
     let user = get("user").and_then(|value| {
-        value.string(cx).filter(|user| check_user(cx, &value, user)).map(str::to_owned)
+        value
+            .string(cx)
+            .filter(|user| check_user(cx, &value, user))
+            .map(str::to_owned)
     });
     let pins = get("pins").and_then(|value| read_path(cx, &value));
     let hash_key = get("hash_key").and_then(|value| read_hash_key(cx, &value));
@@ -77,7 +89,10 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
         xdp,
         has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty())
             || section.as_ref().is_some_and(|s| s.meant("interfaces")),
-        at: xdp_value.map(|value| value.key_at).or(section.map(|s| s.at)).unwrap_or(0),
+        at: xdp_value
+            .map(|value| value.key_at)
+            .or_else(|| section.map(|s| s.at))
+            .unwrap_or(0),
         node: Node {
             name: name.unwrap_or_else(|| "weir".into()),
             interfaces: interfaces.unwrap_or_default(),
@@ -91,7 +106,9 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
 }
 
 pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> AskedAdmin {
-    let section = document.get("admin").and_then(|value| value.table(cx, &keys::ADMIN));
+    let section = document
+        .get("admin")
+        .and_then(|value| value.table(cx, &keys::ADMIN));
     let get = |key| section.as_ref().and_then(|section| section.get(key));
     let socket = get("socket").and_then(|value| {
         let path = read_path(cx, &value)?;
@@ -103,7 +120,10 @@ pub(crate) fn read_admin(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> As
         Some(value) => read_http(cx, value),
     };
     AskedAdmin {
-        admin: Admin { socket: socket.unwrap_or_else(|| facts.runtime_dir.join(DEFAULT_SOCKET)), http },
+        admin: Admin {
+            socket: socket.unwrap_or_else(|| facts.runtime_dir.join(DEFAULT_SOCKET)),
+            http,
+        },
         http_at: http_value.map(|value| value.at),
     }
 }
@@ -114,7 +134,10 @@ fn default_name(cx: &mut Cx, section: Option<&Table<'_>>, facts: &Facts) -> Opti
     }
     cx.mistake(
         section.map_or(0, |s| s.at),
-        format!("this box's host name, {}, can't be its name here", quoted(&facts.hostname)),
+        format!(
+            "this box's host name, {}, can't be its name here",
+            quoted(&facts.hostname)
+        ),
         "write name = \"edge-1\" under [node]: letters, digits, dots, hyphens and underscores",
     );
     None
@@ -125,7 +148,11 @@ fn check_name(cx: &mut Cx, value: &Value<'_>, name: &str) -> bool {
     if !good {
         value.mistake(
             cx,
-            if name.is_empty() { "is empty".into() } else { format!("is {}", quoted(name)) },
+            if name.is_empty() {
+                "is empty".into()
+            } else {
+                format!("is {}", quoted(name))
+            },
             "write 1 to 255 letters, digits, dots, hyphens and underscores",
         );
     }
@@ -134,7 +161,9 @@ fn check_name(cx: &mut Cx, value: &Value<'_>, name: &str) -> bool {
 
 fn is_node_name(name: &str) -> bool {
     (1..=255).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// None if one of them is wrong.
@@ -153,7 +182,11 @@ fn read_interfaces(cx: &mut Cx, value: &Value<'_>) -> Option<Vec<String>> {
             }
             if let Some(&first) = seen.get(name) {
                 let line = cx.line(first);
-                item.mistake(cx, format!("has {} twice (first in line {line})", quoted(name)), "remove one");
+                item.mistake(
+                    cx,
+                    format!("has {} twice (first in line {line})", quoted(name)),
+                    "remove one",
+                );
                 return false;
             }
             true
@@ -177,15 +210,23 @@ fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
         && name != ".."
-        && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':')
+        && name
+            .chars()
+            .all(|c| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':')
 }
 
 fn check_user(cx: &mut Cx, value: &Value<'_>, user: &str) -> bool {
     let good = (1..=32).contains(&user.len())
         && !user.starts_with('-')
-        && user.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'));
+        && user
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'$'));
     if !good {
-        let what = if user.is_empty() { "is empty".into() } else { format!("is {}, which is no user's name", quoted(user)) };
+        let what = if user.is_empty() {
+            "is empty".into()
+        } else {
+            format!("is {}, which is no user's name", quoted(user))
+        };
         value.mistake(cx, what, "name a user as in passwd(5)");
     }
     good
@@ -195,7 +236,11 @@ fn check_user(cx: &mut Cx, value: &Value<'_>, user: &str) -> bool {
 pub(crate) fn read_path(cx: &mut Cx, value: &Value<'_>) -> Option<PathBuf> {
     let path = value.string(cx)?;
     if !path.starts_with('/') {
-        value.mistake(cx, format!("is {}, not an absolute path", quoted(path)), "begin it with /");
+        value.mistake(
+            cx,
+            format!("is {}, not an absolute path", quoted(path)),
+            "begin it with /",
+        );
         return None;
     }
     if path.contains('\0') {
@@ -203,7 +248,11 @@ pub(crate) fn read_path(cx: &mut Cx, value: &Value<'_>) -> Option<PathBuf> {
         return None;
     }
     if path.split('/').any(|part| part == "..") {
-        value.mistake(cx, format!("is {}, which goes up", quoted(path)), "write the path without ..");
+        value.mistake(
+            cx,
+            format!("is {}, which goes up", quoted(path)),
+            "write the path without ..",
+        );
         return None;
     }
     Some(path.into())
@@ -211,11 +260,19 @@ pub(crate) fn read_path(cx: &mut Cx, value: &Value<'_>) -> Option<PathBuf> {
 
 fn check_socket(cx: &mut Cx, value: &Value<'_>, path: &std::path::Path) -> bool {
     let (Some(name), Some(directory)) = (path.file_name(), path.parent()) else {
-        value.mistake(cx, "names a directory", "name a socket in it, such as /run/weir/control.sock");
+        value.mistake(
+            cx,
+            "names a directory",
+            "name a socket in it, such as /run/weir/control.sock",
+        );
         return false;
     };
     if let Some(taken) = BESIDE.iter().find(|beside| name == **beside) {
-        value.mistake(cx, format!("ends in {taken}, which weir uses itself"), "write another name, such as control.sock");
+        value.mistake(
+            cx,
+            format!("ends in {taken}, which weir uses itself"),
+            "write another name, such as control.sock",
+        );
         return false;
     }
     let longest = BESIDE
@@ -268,7 +325,10 @@ fn read_hash_key(cx: &mut Cx, value: &Value<'_>) -> Option<[u64; 2]> {
         // The key is a secret: it is not repeated in the message.
         value.mistake(
             cx,
-            format!("is not 32 hexadecimal digits ({} characters)", text.chars().count()),
+            format!(
+                "is not 32 hexadecimal digits ({} characters)",
+                text.chars().count()
+            ),
             "draw one with `openssl rand -hex 16`",
         );
         return None;

@@ -31,8 +31,15 @@ const MAX_WEIGHT: u32 = 256;
 const MAX_NAME: usize = 64;
 
 /// What this version can't balance by.
-const LATER_BALANCE: [&str; 7] =
-    ["hash", "peak-ewma", "ewma", "random", "source", "consistent-hash", "power-of-two"];
+const LATER_BALANCE: [&str; 7] = [
+    "hash",
+    "peak-ewma",
+    "ewma",
+    "random",
+    "source",
+    "consistent-hash",
+    "power-of-two",
+];
 
 /// A pool as far as it could be read.
 #[derive(Debug)]
@@ -62,7 +69,11 @@ pub(crate) fn read_pools(
     defaults: &Values,
     files: &mut Vec<CaFile>,
 ) -> AskedPools {
-    let mut asked = AskedPools { pools: Vec::new(), unread: Vec::new(), complete: !document.meant("pools") };
+    let mut asked = AskedPools {
+        pools: Vec::new(),
+        unread: Vec::new(),
+        complete: !document.meant("pools"),
+    };
     let Some(value) = document.get("pools") else {
         return asked;
     };
@@ -94,7 +105,9 @@ pub(crate) fn check_name(cx: &mut Cx, kind: &str, name: &str, value: &Value<'_>)
 fn is_name(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 fn read_pool(
@@ -107,7 +120,10 @@ fn read_pool(
     let table = value.table(cx, &keys::POOL)?;
     let name = PoolName::new(name);
     let balance = table.get("balance").and_then(|value| {
-        let words = [("round-robin", Balance::RoundRobin), ("least-connections", Balance::LeastConnections)];
+        let words = [
+            ("round-robin", Balance::RoundRobin),
+            ("least-connections", Balance::LeastConnections),
+        ];
         value.choice(cx, &words, &LATER_BALANCE)
     });
     let mut asked = AskedPool {
@@ -132,7 +148,9 @@ fn read_pool(
             check_weights(cx, &value, &asked.pool.backends);
         }
     }
-    asked.pool.check = table.get("check").and_then(|value| check::read(cx, &value, defaults, files));
+    asked.pool.check = table
+        .get("check")
+        .and_then(|value| check::read(cx, &value, defaults, files));
     Some(asked)
 }
 
@@ -154,7 +172,10 @@ fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mu
                 let line = cx.line(*first.get());
                 cx.mistake(
                     at,
-                    format!("{} is in pool `{pool}` twice (first in line {line})", backend.key.address),
+                    format!(
+                        "{} is in pool `{pool}` twice (first in line {line})",
+                        backend.key.address
+                    ),
                     "remove one; a larger share of traffic is `weight`",
                 );
                 once = false;
@@ -169,7 +190,10 @@ fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mu
                     let line = cx.line(*first.get());
                     cx.mistake(
                         name_at,
-                        format!("two backends of pool `{pool}` are named `{}` (the other in line {line})", backend.name),
+                        format!(
+                            "two backends of pool `{pool}` are named `{}` (the other in line {line})",
+                            backend.name
+                        ),
                         "name them differently",
                     );
                     once = false;
@@ -185,17 +209,27 @@ fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mu
 /// The backend, where its address stands, and where its name does.
 fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backend, usize, usize)> {
     if let Some(text) = item.as_string() {
-        item.mistake(cx, "has a string for a backend", format!("write {{ address = \"{}\" }}", shown(text)));
+        item.mistake(
+            cx,
+            "has a string for a backend",
+            format!("write {{ address = \"{}\" }}", shown(text)),
+        );
         return None;
     }
     if !item.is_table() {
-        item.mistake(cx, "has a backend that is no table", "write { address = \"10.0.0.11:8080\" }");
+        item.mistake(
+            cx,
+            "has a backend that is no table",
+            "write { address = \"10.0.0.11:8080\" }",
+        );
         return None;
     }
     let table = item.table(cx, &keys::BACKEND)?;
     let weight = match table.get("weight") {
         None => Some(DEFAULT_WEIGHT),
-        Some(value) => value.integer(cx, 0..=MAX_WEIGHT).and_then(|n| u16::try_from(n).ok()),
+        Some(value) => value
+            .integer(cx, 0..=MAX_WEIGHT)
+            .and_then(|n| u16::try_from(n).ok()),
     };
     let backup = match table.get("backup") {
         None => Some(false),
@@ -227,8 +261,20 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         None => address.to_string().into(),
         Some(name) => name?.into(),
     };
-    let key = BackendKey { pool: pool.clone(), address };
-    Some((Backend { key, name, weight: weight?, backup: backup? }, value.at, name_at))
+    let key = BackendKey {
+        pool: pool.clone(),
+        address,
+    };
+    Some((
+        Backend {
+            key,
+            name,
+            weight: weight?,
+            backup: backup?,
+        },
+        value.at,
+        name_at,
+    ))
 }
 
 fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
@@ -263,7 +309,11 @@ fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
 
 fn check_weights(cx: &mut Cx, value: &Value<'_>, backends: &[Backend]) {
     if backends.iter().all(|b| b.backup) {
-        value.mistake(cx, "has nothing but backups", "remove `backup` from those that serve ordinarily");
+        value.mistake(
+            cx,
+            "has nothing but backups",
+            "remove `backup` from those that serve ordinarily",
+        );
     } else if backends.iter().filter(|b| !b.backup).all(|b| b.weight == 0) {
         value.mistake(
             cx,

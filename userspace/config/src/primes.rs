@@ -25,7 +25,10 @@ pub(crate) fn trouble(n: u32) -> Trouble {
     let below = (2..n).rev().find(|&p| is_prime(p));
     let above = (n.saturating_add(1)..=u32::MAX).find(|&p| is_prime(p));
     let near: Vec<_> = below.into_iter().chain(above).map(|p| p.to_string()).collect();
-    Trouble::new(format!("is {n}, which is no prime"), format!("the next primes are {}", near.join(" and ")))
+    Trouble::new(
+        format!("is {n}, which is no prime"),
+        format!("the next primes are {}", near.join(" and ")),
+    )
 }
 
 #[cfg(test)]
@@ -48,7 +51,13 @@ mod tests {
 
     #[test]
     fn the_neighbours_are_named() {
-        assert_eq!(trouble(65_536), Trouble::new("is 65536, which is no prime", "the next primes are 65521 and 65537"));
+        assert_eq!(
+            trouble(65_536),
+            Trouble::new(
+                "is 65536, which is no prime",
+                "the next primes are 65521 and 65537"
+            )
+        );
         assert_eq!(trouble(1).mend, "the next primes are 2");
     }
 }

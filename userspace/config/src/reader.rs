@@ -25,12 +25,20 @@ pub(crate) struct Cx {
 
 impl Cx {
     pub(crate) fn new(text: &str) -> Self {
-        Self { drafts: Vec::new(), lines: Lines::of(text), guesser: Guesser::new() }
+        Self {
+            drafts: Vec::new(),
+            lines: Lines::of(text),
+            guesser: Guesser::new(),
+        }
     }
 
     /// Notes a mistake at a byte offset.
     pub(crate) fn mistake(&mut self, at: usize, what: impl Into<String>, mend: impl Into<String>) {
-        self.drafts.push(Draft { at, what: what.into(), mend: mend.into() });
+        self.drafts.push(Draft {
+            at,
+            what: what.into(),
+            mend: mend.into(),
+        });
     }
 
     /// The line, from 1, of a byte offset: for messages that point at a second place.
@@ -38,7 +46,11 @@ impl Cx {
         self.lines.line(at)
     }
 
-    pub(crate) fn guess<'c>(&mut self, word: &str, known: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    pub(crate) fn guess<'c>(
+        &mut self,
+        word: &str,
+        known: impl IntoIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
         self.guesser.guess(word, known)
     }
 
@@ -74,14 +86,24 @@ pub(crate) struct Value<'d> {
 impl<'d> Table<'d> {
     /// The document itself.
     pub(crate) fn document(cx: &mut Cx, table: &'d DeTable<'d>) -> Self {
-        let mut document = Self { path: String::new(), at: 0, table, meant: Vec::new() };
+        let mut document = Self {
+            path: String::new(),
+            at: 0,
+            table,
+            meant: Vec::new(),
+        };
         document.refuse_unknown(cx, &keys::DOCUMENT);
         document
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Value<'d>> {
         let (key, value) = self.table.get_key_value(key)?;
-        Some(self.value(key.get_ref(), key.span().start, value.span().start, value.get_ref()))
+        Some(self.value(
+            key.get_ref(),
+            key.span().start,
+            value.span().start,
+            value.get_ref(),
+        ))
     }
 
     /// All entries in file order, for tables whose keys are names.
@@ -91,7 +113,10 @@ impl<'d> Table<'d> {
             .iter()
             .map(|(key, value)| {
                 let name: &'d str = key.get_ref();
-                (name, self.value(name, key.span().start, value.span().start, value.get_ref()))
+                (
+                    name,
+                    self.value(name, key.span().start, value.span().start, value.get_ref()),
+                )
             })
             .collect();
         entries.sort_by_key(|(_, value)| value.key_at);
@@ -122,9 +147,22 @@ impl<'d> Table<'d> {
     }
 
     fn value(&self, name: &str, key_at: usize, at: usize, value: &'d DeValue<'d>) -> Value<'d> {
-        let name = if is_bare(name) { name.to_owned() } else { quoted(name).replace('`', "\"") };
-        let path = if self.path.is_empty() { name } else { format!("{}.{name}", self.path) };
-        Value { path, key_at, at, value }
+        let name = if is_bare(name) {
+            name.to_owned()
+        } else {
+            quoted(name).replace('`', "\"")
+        };
+        let path = if self.path.is_empty() {
+            name
+        } else {
+            format!("{}.{name}", self.path)
+        };
+        Value {
+            path,
+            key_at,
+            at,
+            value,
+        }
     }
 
     fn refuse_unknown(&mut self, cx: &mut Cx, section: &'static Section) {
@@ -135,10 +173,18 @@ impl<'d> Table<'d> {
             }
             let at = key.span().start;
             if let Some((_, has)) = section.later.iter().find(|(later, _)| *later == name) {
-                cx.mistake(at, format!("this version has no {} {}", quoted(name), self.inside()), *has);
+                cx.mistake(
+                    at,
+                    format!("this version has no {} {}", quoted(name), self.inside()),
+                    *has,
+                );
                 continue;
             }
-            let noun = if value.get_ref().is_table() && self.path.is_empty() { "section" } else { "key" };
+            let noun = if value.get_ref().is_table() && self.path.is_empty() {
+                "section"
+            } else {
+                "key"
+            };
             let mend = match cx.guess(name, section.keys.iter().copied()) {
                 Some(near) => {
                     self.meant.push(near);
@@ -149,7 +195,11 @@ impl<'d> Table<'d> {
                     None => format!("it has {}", listed(section.keys, "and")),
                 },
             };
-            cx.mistake(at, format!("unknown {noun} {} {}", quoted(name), self.inside()), mend);
+            cx.mistake(
+                at,
+                format!("unknown {noun} {} {}", quoted(name), self.inside()),
+                mend,
+            );
         }
     }
 
@@ -182,9 +232,18 @@ impl<'d> Value<'d> {
     /// A table whose keys are names that the caller checks.
     pub(crate) fn names(&self, cx: &mut Cx) -> Option<Table<'d>> {
         match self.value.as_table() {
-            Some(table) => Some(Table { path: self.path.clone(), at: self.at, table, meant: Vec::new() }),
+            Some(table) => Some(Table {
+                path: self.path.clone(),
+                at: self.at,
+                table,
+                meant: Vec::new(),
+            }),
             None => {
-                self.wrong_type(cx, "a table", "write it as [section] with keys, or as { key = value }");
+                self.wrong_type(
+                    cx,
+                    "a table",
+                    "write it as [section] with keys, or as { key = value }",
+                );
                 None
             }
         }
@@ -246,13 +305,21 @@ impl<'d> Value<'d> {
         let value = i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX);
         let out = |how: &str, bound: u32| format!("is {}, {how} than {bound}", integer.as_str());
         if value < i128::from(min) {
-            self.mistake(cx, out("less", min), format!("write a number from {min} to {max}"));
+            self.mistake(
+                cx,
+                out("less", min),
+                format!("write a number from {min} to {max}"),
+            );
             return None;
         }
         match u32::try_from(value) {
             Ok(value) if value <= max => Some(value),
             Ok(_) | Err(_) => {
-                self.mistake(cx, out("more", max), format!("write a number from {min} to {max}"));
+                self.mistake(
+                    cx,
+                    out("more", max),
+                    format!("write a number from {min} to {max}"),
+                );
                 None
             }
         }
@@ -274,7 +341,11 @@ impl<'d> Value<'d> {
         match parse_duration(text) {
             Err(trouble) => self.trouble(cx, trouble),
             Ok(value) if value.is_zero() && !min.is_zero() => {
-                self.mistake(cx, "is zero", format!("write at least \"{}\"", show_duration(min)));
+                self.mistake(
+                    cx,
+                    "is zero",
+                    format!("write at least \"{}\"", show_duration(min)),
+                );
             }
             Ok(value) if value < min => self.mistake(
                 cx,
@@ -298,7 +369,10 @@ impl<'d> Value<'d> {
             let bytes = u64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(min);
             self.mistake(
                 cx,
-                format!("is a number without unit ({})", quoted(integer.as_str()).replace('`', "")),
+                format!(
+                    "is a number without unit ({})",
+                    quoted(integer.as_str()).replace('`', "")
+                ),
                 format!("write it as \"{}\"", show_size(bytes)),
             );
             return None;
@@ -343,7 +417,11 @@ impl<'d> Value<'d> {
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("write {}", listed(&known, "or")),
         };
-        self.mistake(cx, format!("is {}, which is none of its values", quoted(text)), mend);
+        self.mistake(
+            cx,
+            format!("is {}, which is none of its values", quoted(text)),
+            mend,
+        );
         None
     }
 
@@ -363,5 +441,8 @@ impl<'d> Value<'d> {
 
 /// Whether TOML lets the key stand without quotes.
 fn is_bare(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }

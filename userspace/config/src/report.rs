@@ -93,7 +93,12 @@ pub(crate) fn place(file: &Arc<str>, text: &str, mut drafts: Vec<Draft>) -> Vec<
                 column += 1;
             }
         }
-        mistakes.push(Mistake { file: file.clone(), place: Some(Place { line, column }), what, mend });
+        mistakes.push(Mistake {
+            file: file.clone(),
+            place: Some(Place { line, column }),
+            what,
+            mend,
+        });
     }
     mistakes
 }
@@ -106,8 +111,14 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn of(text: &str) -> Self {
-        let after_newline = text.bytes().enumerate().filter(|&(_, b)| b == b'\n').map(|(i, _)| i + 1);
-        Self { starts: std::iter::once(0).chain(after_newline).collect() }
+        let after_newline = text
+            .bytes()
+            .enumerate()
+            .filter(|&(_, b)| b == b'\n')
+            .map(|(i, _)| i + 1);
+        Self {
+            starts: std::iter::once(0).chain(after_newline).collect(),
+        }
     }
 
     /// The line that the offset lies in, from 1.
@@ -121,29 +132,63 @@ mod tests {
     use super::*;
 
     fn draft(at: usize, what: &str) -> Draft {
-        Draft { at, what: what.into(), mend: "mend".into() }
+        Draft {
+            at,
+            what: what.into(),
+            mend: "mend".into(),
+        }
     }
 
     #[test]
     fn places_are_counted_in_lines_and_characters() {
         let text = "ä = 1\r\nöö = 2\n\nx";
         let at = |needle: &str| text.find(needle).unwrap();
-        let drafts = vec![draft(text.len(), "end"), draft(at("2"), "two"), draft(0, "start"), draft(at("x"), "x")];
-        let lines: Vec<_> = place(&"f".into(), text, drafts).iter().map(ToString::to_string).collect();
-        assert_eq!(lines, ["f:1:1: start; mend", "f:2:6: two; mend", "f:4:1: x; mend", "f:4:2: end; mend"]);
+        let drafts = vec![
+            draft(text.len(), "end"),
+            draft(at("2"), "two"),
+            draft(0, "start"),
+            draft(at("x"), "x"),
+        ];
+        let lines: Vec<_> = place(&"f".into(), text, drafts)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "f:1:1: start; mend",
+                "f:2:6: two; mend",
+                "f:4:1: x; mend",
+                "f:4:2: end; mend"
+            ]
+        );
         let lines = Lines::of(text);
-        assert_eq!((lines.line(0), lines.line(at("2")), lines.line(at("x")), lines.line(text.len())), (1, 2, 4, 4));
+        assert_eq!(
+            (
+                lines.line(0),
+                lines.line(at("2")),
+                lines.line(at("x")),
+                lines.line(text.len())
+            ),
+            (1, 2, 4, 4)
+        );
     }
 
     #[test]
     fn what_was_found_twice_is_said_once() {
         let drafts = vec![draft(3, "a"), draft(3, "b"), draft(3, "b")];
         let found = place(&"f".into(), "abcdef", drafts);
-        assert_eq!(found.iter().map(|m| m.what.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(
+            found.iter().map(|m| m.what.as_str()).collect::<Vec<_>>(),
+            ["a", "b"]
+        );
     }
 
     #[test]
     fn an_offset_past_the_end_is_the_end() {
-        assert_eq!(place(&"f".into(), "ab", vec![draft(99, "a")])[0].place, Some(Place { line: 1, column: 3 }));
+        assert_eq!(
+            place(&"f".into(), "ab", vec![draft(99, "a")])[0].place,
+            Some(Place { line: 1, column: 3 })
+        );
     }
 }

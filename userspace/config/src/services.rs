@@ -30,7 +30,12 @@ const LATER_MODES: [&str; 5] = ["tls", "https", "http2", "h2", "udp"];
 /// Keys of L4 services alone.
 const L4_KEYS: [&str; 2] = ["forward", "ring_size"];
 /// Keys of HTTP services alone.
-const HTTP_KEYS: [&str; 4] = ["trusted_proxies", "forwarded", "request_headers", "response_headers"];
+const HTTP_KEYS: [&str; 4] = [
+    "trusted_proxies",
+    "forwarded",
+    "request_headers",
+    "response_headers",
+];
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -76,7 +81,11 @@ enum Word {
 }
 
 /// All services in file order.
-pub(crate) fn read_services<'d>(cx: &mut Cx, document: &Table<'d>, defaults: &Values) -> Vec<AskedService<'d>> {
+pub(crate) fn read_services<'d>(
+    cx: &mut Cx,
+    document: &Table<'d>,
+    defaults: &Values,
+) -> Vec<AskedService<'d>> {
     let Some(services) = document.get("services").and_then(|value| value.names(cx)) else {
         return Vec::new();
     };
@@ -87,7 +96,12 @@ pub(crate) fn read_services<'d>(cx: &mut Cx, document: &Table<'d>, defaults: &Va
     services.entries().into_iter().filter_map(read).collect()
 }
 
-fn read_service<'d>(cx: &mut Cx, name: &str, value: &Value<'d>, defaults: &Values) -> Option<AskedService<'d>> {
+fn read_service<'d>(
+    cx: &mut Cx,
+    name: &str,
+    value: &Value<'d>,
+    defaults: &Values,
+) -> Option<AskedService<'d>> {
     let table = value.table(cx, &keys::SERVICE)?;
     let listen = read_listen(cx, &table);
     let mode_value = table.require(cx, "mode", "write mode = \"http\", \"tcp\" or \"l4\"");
@@ -98,8 +112,16 @@ fn read_service<'d>(cx: &mut Cx, name: &str, value: &Value<'d>, defaults: &Value
     let pool = table
         .require(cx, "pool", "name the pool that it goes to, as in pool = \"web\"")
         .and_then(|value| Some((value.string(cx)?, value.at)));
-    let mode = word.zip(mode_value).map(|(word, value)| (read_mode(cx, &table, word, defaults), value.at));
-    Some(AskedService { name: ServiceName::new(name), at: table.at, listen, pool, mode })
+    let mode = word
+        .zip(mode_value)
+        .map(|(word, value)| (read_mode(cx, &table, word, defaults), value.at));
+    Some(AskedService {
+        name: ServiceName::new(name),
+        at: table.at,
+        listen,
+        pool,
+        mode,
+    })
 }
 
 fn read_listen(cx: &mut Cx, table: &Table<'_>) -> Vec<AskedListen> {
@@ -191,7 +213,10 @@ fn read_l4(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> L4 {
         value.trouble(cx, primes::trouble(size));
         None
     });
-    L4 { forward, ring_size: ring_size.unwrap_or(defaults.l4_ring_size) }
+    L4 {
+        forward,
+        ring_size: ring_size.unwrap_or(defaults.l4_ring_size),
+    }
 }
 
 fn read_tcp(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Tcp {
@@ -235,7 +260,10 @@ fn read_http(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Http {
     });
     let forwarded = forwarded.unwrap_or(Forwarded::XForwardedFor);
     let mut rules = |key, direction| {
-        table.get(key).map(|value| headers::read(cx, &value, direction, forwarded)).unwrap_or_default()
+        table
+            .get(key)
+            .map(|value| headers::read(cx, &value, direction, forwarded))
+            .unwrap_or_default()
     };
     let request_headers = rules("request_headers", Direction::Request);
     let response_headers = rules("response_headers", Direction::Response);
@@ -250,10 +278,14 @@ fn read_http(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Http {
 }
 
 fn read_timeouts(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Timeouts {
-    let section = table.get("timeouts").and_then(|value| value.table(cx, &keys::TIMEOUTS));
+    let section = table
+        .get("timeouts")
+        .and_then(|value| value.table(cx, &keys::TIMEOUTS));
     let mut read = |key, max, default| {
         let value = section.as_ref().and_then(|section| section.get(key));
-        value.and_then(|value| value.duration(cx, MS..=max)).unwrap_or(default)
+        value
+            .and_then(|value| value.duration(cx, MS..=max))
+            .unwrap_or(default)
     };
     Timeouts {
         connect: read("connect", DAY, defaults.relay_timeout_connect),
@@ -267,14 +299,20 @@ fn read_timeouts(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Timeouts 
 }
 
 fn read_limits(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Limits {
-    let section = table.get("limits").and_then(|value| value.table(cx, &keys::LIMITS));
+    let section = table
+        .get("limits")
+        .and_then(|value| value.table(cx, &keys::LIMITS));
     let get = |key| section.as_ref().and_then(|section| section.get(key));
     let head = get("head").and_then(|value| value.size(cx, 1 << 10..=1 << 20));
     let headers = get("headers").and_then(|value| value.integer(cx, 1..=1024));
     let body = get("body").and_then(|value| match value.as_string() {
         Some("none") => None,
         Some(text) if !text.starts_with(|c: char| c.is_ascii_digit()) => {
-            value.mistake(cx, format!("is {}", quoted(text)), "write a size such as \"10MiB\", or \"none\"");
+            value.mistake(
+                cx,
+                format!("is {}", quoted(text)),
+                "write a size such as \"10MiB\", or \"none\"",
+            );
             None
         }
         Some(_) | None => value.size(cx, 0..=u64::MAX),
@@ -289,7 +327,10 @@ fn read_limits(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> Limits {
 }
 
 fn read_networks(cx: &mut Cx, table: &Table<'_>) -> Vec<IpNet> {
-    let items = table.get("trusted_proxies").and_then(|value| value.array(cx)).unwrap_or_default();
+    let items = table
+        .get("trusted_proxies")
+        .and_then(|value| value.array(cx))
+        .unwrap_or_default();
     let mut networks = Vec::new();
     for item in items {
         let Some(text) = item.string(cx) else { continue };

@@ -121,7 +121,10 @@ impl fmt::Display for Value {
 }
 
 /// The payload of a value, by the type of the field that holds it.
-#[expect(non_snake_case, reason = "one function per type, named after it for the registry's macro")]
+#[expect(
+    non_snake_case,
+    reason = "one function per type, named after it for the registry's macro"
+)]
 mod kind_of {
     use super::{Duration, Value};
 
@@ -218,7 +221,10 @@ pub struct Tunables {
 
 impl Default for Tunables {
     fn default() -> Self {
-        Self { values: Values::default(), origins: vec![Origin::Default; REGISTRY.len()] }
+        Self {
+            values: Values::default(),
+            origins: vec![Origin::Default; REGISTRY.len()],
+        }
     }
 }
 
@@ -248,13 +254,17 @@ impl Tunables {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`weir sysctl -a` lists all tunables".into(),
             };
-            SetError { what: format!("there is no tunable {}", quoted(name)), mend }
+            SetError {
+                what: format!("there is no tunable {}", quoted(name)),
+                mend,
+            }
         };
         let index = index_of(name).ok_or_else(unknown)?;
         let tunable = REGISTRY.get(index).ok_or_else(unknown)?;
-        let value = tunable
-            .parse(text)
-            .map_err(|Trouble { what, mend }| SetError { what: format!("{name} {what}"), mend })?;
+        let value = tunable.parse(text).map_err(|Trouble { what, mend }| SetError {
+            what: format!("{name} {what}"),
+            mend,
+        })?;
         self.values.write(index, value);
         if let Some(slot) = self.origins.get_mut(index) {
             *slot = origin;
@@ -269,7 +279,11 @@ impl Tunables {
 
     fn setting(&self, index: usize) -> Option<Setting<'_>> {
         let tunable = REGISTRY.get(index)?;
-        Some(Setting { tunable, value: self.values.read(index)?, origin: self.origins.get(index)? })
+        Some(Setting {
+            tunable,
+            value: self.values.read(index)?,
+            origin: self.origins.get(index)?,
+        })
     }
 }
 
@@ -299,8 +313,17 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Duration { min, max, step } => {
-                let whole = if step > Duration::from_millis(1) { " in whole seconds" } else { "" };
-                write!(f, "duration{whole}, {} to {}", show_duration(min), show_duration(max))
+                let whole = if step > Duration::from_millis(1) {
+                    " in whole seconds"
+                } else {
+                    ""
+                };
+                write!(
+                    f,
+                    "duration{whole}, {} to {}",
+                    show_duration(min),
+                    show_duration(max)
+                )
             }
             Self::Bytes { min, max } => write!(f, "bytes, {} to {}", show_size(min), show_size(max)),
             Self::Count { min, max, prime } => {
@@ -313,7 +336,10 @@ impl fmt::Display for Kind {
 impl Tunable {
     fn parse(&self, text: &str) -> Result<Value, Trouble> {
         let too = |how: &str, bound: String, mend: &str| {
-            Trouble::new(format!("is {text}, {how} than {bound}"), format!("set it to {bound} or {mend}"))
+            Trouble::new(
+                format!("is {text}, {how} than {bound}"),
+                format!("set it to {bound} or {mend}"),
+            )
         };
         match self.kind {
             Kind::Duration { min, max, step } => {
@@ -364,7 +390,10 @@ impl Tunable {
 
 impl From<Tunables> for Vec<(String, String)> {
     fn from(tunables: Tunables) -> Self {
-        tunables.iter().map(|s| (s.tunable.name.to_owned(), s.value.to_string())).collect()
+        tunables
+            .iter()
+            .map(|s| (s.tunable.name.to_owned(), s.value.to_string()))
+            .collect()
     }
 }
 

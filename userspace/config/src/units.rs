@@ -15,19 +15,31 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     pub(crate) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { what: what.into(), mend: mend.into() }
+        Self {
+            what: what.into(),
+            mend: mend.into(),
+        }
     }
 }
 
 /// Units of time and their milliseconds, the largest first.
-const TIME: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIME: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 /// Units of size and their bytes, the largest first.
 const SIZE: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A duration: whole numbers with units, as `500ms`, `1s` or `1m30s`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, Trouble> {
     if text.is_empty() {
-        return Err(Trouble::new("is empty", "write a number and its unit, such as 5s"));
+        return Err(Trouble::new(
+            "is empty",
+            "write a number and its unit, such as 5s",
+        ));
     }
     let mut total: u64 = 0;
     let mut rest = text;
@@ -70,7 +82,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, Trouble> {
 pub(crate) fn parse_size(text: &str) -> Result<u64, Trouble> {
     let (number, unit) = split_at_non_digit(text);
     if text.is_empty() {
-        return Err(Trouble::new("is empty", "write a number and its unit, such as 64KiB"));
+        return Err(Trouble::new(
+            "is empty",
+            "write a number and its unit, such as 64KiB",
+        ));
     }
     if number.is_empty() {
         return Err(no_number(text));
@@ -90,7 +105,10 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, Trouble> {
             Some((name, _)) if unit.len() <= 3 => format!("write {number}{name}"),
             Some(_) | None => "the units are B, KiB, MiB and GiB, without spaces".into(),
         };
-        return Err(Trouble::new(format!("has an unknown unit, {}", quoted(unit)), mend));
+        return Err(Trouble::new(
+            format!("has an unknown unit, {}", quoted(unit)),
+            mend,
+        ));
     };
     number
         .parse::<u64>()
@@ -117,7 +135,10 @@ fn show(value: u64, units: &[(&str, u64)], zero: &str) -> String {
     units
         .iter()
         .find(|(_, scale)| value.is_multiple_of(*scale))
-        .map_or_else(|| value.to_string(), |(name, scale)| format!("{}{name}", value / scale))
+        .map_or_else(
+            || value.to_string(),
+            |(name, scale)| format!("{}{name}", value / scale),
+        )
 }
 
 fn no_number(text: &str) -> Trouble {
@@ -142,8 +163,14 @@ mod tests {
     #[test]
     fn durations_are_read() {
         let cases: [(&str, u64); 8] = [
-            ("0s", 0), ("500ms", 500), ("1s", 1000), ("90s", 90_000), ("1m30s", 90_000), ("1h", 3_600_000),
-            ("2d", 172_800_000), ("007s", 7000),
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1000),
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+            ("007s", 7000),
         ];
         for (text, ms) in cases {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
@@ -154,15 +181,42 @@ mod tests {
     fn what_is_no_duration_says_why() {
         let cases = [
             ("", "is empty; write a number and its unit, such as 5s"),
-            ("5", "has no unit (`5`); write 5s for seconds, or 5ms for milliseconds"),
-            ("1m30", "has no unit (`1m30`); write 1m30s for seconds, or 1m30ms for milliseconds"),
-            ("1.5s", "is not a whole number of its unit (`1.5s`); use the smaller unit, such as 1500ms"),
-            ("5sec", "has an unknown unit, `sec`; the units are ms, s, m, h and d, without spaces"),
-            ("5 s", "has an unknown unit, ` s`; the units are ms, s, m, h and d, without spaces"),
-            ("-5s", "does not begin with a whole number (`-5s`); write digits and a unit, without sign or spaces"),
-            ("s", "does not begin with a whole number (`s`); write digits and a unit, without sign or spaces"),
-            ("99999999999999999999s", "is too long (`99999999999999999999s`); write a shorter one"),
-            ("999999999999999999d", "is too long (`999999999999999999d`); write a shorter one"),
+            (
+                "5",
+                "has no unit (`5`); write 5s for seconds, or 5ms for milliseconds",
+            ),
+            (
+                "1m30",
+                "has no unit (`1m30`); write 1m30s for seconds, or 1m30ms for milliseconds",
+            ),
+            (
+                "1.5s",
+                "is not a whole number of its unit (`1.5s`); use the smaller unit, such as 1500ms",
+            ),
+            (
+                "5sec",
+                "has an unknown unit, `sec`; the units are ms, s, m, h and d, without spaces",
+            ),
+            (
+                "5 s",
+                "has an unknown unit, ` s`; the units are ms, s, m, h and d, without spaces",
+            ),
+            (
+                "-5s",
+                "does not begin with a whole number (`-5s`); write digits and a unit, without sign or spaces",
+            ),
+            (
+                "s",
+                "does not begin with a whole number (`s`); write digits and a unit, without sign or spaces",
+            ),
+            (
+                "99999999999999999999s",
+                "is too long (`99999999999999999999s`); write a shorter one",
+            ),
+            (
+                "999999999999999999d",
+                "is too long (`999999999999999999d`); write a shorter one",
+            ),
         ];
         for (text, expected) in cases {
             let Trouble { what, mend } = parse_duration(text).unwrap_err();
@@ -172,7 +226,13 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        let cases = [("0B", 0), ("512B", 512), ("64KiB", 65_536), ("1MiB", 1 << 20), ("2GiB", 2 << 30)];
+        let cases = [
+            ("0B", 0),
+            ("512B", 512),
+            ("64KiB", 65_536),
+            ("1MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+        ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
             assert_eq!(show_size(bytes), text);
@@ -187,9 +247,18 @@ mod tests {
             ("64k", "has an unknown unit, `k`; write 64KiB"),
             ("64KB", "has an unknown unit, `KB`; write 64KiB"),
             ("1gb", "has an unknown unit, `gb`; write 1GiB"),
-            ("64 bytes", "has an unknown unit, ` bytes`; the units are B, KiB, MiB and GiB, without spaces"),
-            ("KiB", "does not begin with a whole number (`KiB`); write digits and a unit, without sign or spaces"),
-            ("99999999999GiB", "is too large (`99999999999GiB`); write a smaller one"),
+            (
+                "64 bytes",
+                "has an unknown unit, ` bytes`; the units are B, KiB, MiB and GiB, without spaces",
+            ),
+            (
+                "KiB",
+                "does not begin with a whole number (`KiB`); write digits and a unit, without sign or spaces",
+            ),
+            (
+                "99999999999GiB",
+                "is too large (`99999999999GiB`); write a smaller one",
+            ),
         ];
         for (text, expected) in cases {
             let Trouble { what, mend } = parse_size(text).unwrap_err();

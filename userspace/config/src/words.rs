@@ -84,7 +84,9 @@ impl Guesser {
 
 /// Case, `-` and `_` do not count: they are what is mistaken most.
 fn fold(word: &str) -> String {
-    word.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
+    word.chars()
+        .map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() })
+        .collect()
 }
 
 const fn allowed(word: &str) -> usize {

@@ -17,7 +17,10 @@ fn read(path: &str) -> String {
 }
 
 fn facts() -> Facts {
-    Facts { hostname: "box".into(), runtime_dir: "/run/weir".into() }
+    Facts {
+        hostname: "box".into(),
+        runtime_dir: "/run/weir".into(),
+    }
 }
 
 fn resolve(text: &str) -> Result<Plan, Report> {
@@ -31,16 +34,27 @@ fn reference() -> Plan {
 #[test]
 fn the_reference_says_what_it_says() {
     let plan = reference();
-    assert_eq!((&*plan.node.name, plan.node.xdp, plan.node.workers), ("edge-1", XdpMode::Native, Some(2)));
+    assert_eq!(
+        (&*plan.node.name, plan.node.xdp, plan.node.workers),
+        ("edge-1", XdpMode::Native, Some(2))
+    );
     assert_eq!(plan.admin.http, Some("127.0.0.1:9180".parse().unwrap()));
     let names: Vec<_> = plan.pools.iter().map(|pool| pool.name.as_str()).collect();
     assert_eq!(names, ["web", "api", "dns"], "in order of the file");
-    let names: Vec<_> = plan.services.iter().map(|service| service.name.as_str()).collect();
+    let names: Vec<_> = plan
+        .services
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
     assert_eq!(names, ["www", "mail", "dns"], "in order of the file");
 
     let web = plan.pool(&PoolName::new("web")).unwrap();
     assert_eq!(web.balance, Balance::RoundRobin);
-    let backends: Vec<_> = web.backends.iter().map(|b| (b.key.to_string(), &*b.name, b.weight, b.backup)).collect();
+    let backends: Vec<_> = web
+        .backends
+        .iter()
+        .map(|b| (b.key.to_string(), &*b.name, b.weight, b.backup))
+        .collect();
     assert_eq!(
         backends,
         [
@@ -50,27 +64,60 @@ fn the_reference_says_what_it_says() {
         ]
     );
     let check = web.check.as_ref().unwrap();
-    assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
-    let CheckKind::Http(http) = &check.kind else { panic!("{:?}", check.kind) };
-    assert_eq!((http.method.as_str(), http.path.as_str(), http.host.as_deref()), ("GET", "/healthz", Some("www.example.org")));
+    assert_eq!(
+        (check.interval, check.timeout),
+        (Duration::from_secs(2), Duration::from_secs(1))
+    );
+    let CheckKind::Http(http) = &check.kind else {
+        panic!("{:?}", check.kind)
+    };
+    assert_eq!(
+        (http.method.as_str(), http.path.as_str(), http.host.as_deref()),
+        ("GET", "/healthz", Some("www.example.org"))
+    );
     assert!(http.accepts(200) && http.accepts(399) && !http.accepts(404) && !http.accepts(199));
     let api = plan.pool(&PoolName::new("api")).unwrap().check.as_ref().unwrap();
     assert_eq!(api.port, Some(8443));
-    let CheckKind::Http(http) = &api.kind else { panic!("{:?}", api.kind) };
+    let CheckKind::Http(http) = &api.kind else {
+        panic!("{:?}", api.kind)
+    };
     let tls = http.tls.as_ref().unwrap();
-    assert_eq!((tls.verify, tls.server_name.as_deref()), (true, Some("api.example.org")));
+    assert_eq!(
+        (tls.verify, tls.server_name.as_deref()),
+        (true, Some("api.example.org"))
+    );
 
     let www = plan.service(&ServiceName::new("www")).unwrap();
-    let Mode::Http(http) = &www.mode else { panic!("{:?}", www.mode) };
+    let Mode::Http(http) = &www.mode else {
+        panic!("{:?}", www.mode)
+    };
     assert_eq!(http.forwarded, Forwarded::XForwardedFor);
     assert_eq!(http.timeouts.tunnel, Duration::from_secs(3600));
-    assert_eq!((http.limits.head, http.limits.headers, http.limits.body, http.limits.connections), (65_536, 128, None, 10_000));
-    assert_eq!(http.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "2001:db8:ffff::/48"]);
-    let HeaderAction::Set(value) = &http.request_headers[0].action else { panic!("{:?}", http.request_headers) };
+    assert_eq!(
+        (
+            http.limits.head,
+            http.limits.headers,
+            http.limits.body,
+            http.limits.connections
+        ),
+        (65_536, 128, None, 10_000)
+    );
+    assert_eq!(
+        http.trusted_proxies
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
+        ["10.0.0.0/8", "2001:db8:ffff::/48"]
+    );
+    let HeaderAction::Set(value) = &http.request_headers[0].action else {
+        panic!("{:?}", http.request_headers)
+    };
     assert_eq!(value.parts, [TemplatePart::Variable(Variable::ServiceName)]);
     assert_eq!(http.request_headers[2].action, HeaderAction::Remove);
     let dns = plan.service(&ServiceName::new("dns")).unwrap();
-    let Mode::L4(l4) = &dns.mode else { panic!("{:?}", dns.mode) };
+    let Mode::L4(l4) = &dns.mode else {
+        panic!("{:?}", dns.mode)
+    };
     assert_eq!((l4.ring_size, dns.listen.len()), (65_537, 4));
 }
 
@@ -78,13 +125,26 @@ fn the_reference_says_what_it_says() {
 fn the_reference_marks_defaults_rightly() {
     let text = read("config/weir.toml");
     let lines: Vec<&str> = text.lines().collect();
-    let marked: Vec<usize> = (0..lines.len()).filter(|&i| lines[i].contains("# (default)")).collect();
+    let marked: Vec<usize> = (0..lines.len())
+        .filter(|&i| lines[i].contains("# (default)"))
+        .collect();
     assert!(marked.len() > 20, "the marks are there: {marked:?}");
     for skipped in marked {
-        let without: String =
-            lines.iter().enumerate().filter(|&(i, _)| i != skipped).map(|(_, line)| format!("{line}\n")).collect();
-        let plan = resolve(&without).unwrap_or_else(|report| panic!("without line {}: {report}", skipped + 1));
-        assert_eq!(plan, reference(), "line {} is marked as a default: {}", skipped + 1, lines[skipped]);
+        let without: String = lines
+            .iter()
+            .enumerate()
+            .filter(|&(i, _)| i != skipped)
+            .map(|(_, line)| format!("{line}\n"))
+            .collect();
+        let plan =
+            resolve(&without).unwrap_or_else(|report| panic!("without line {}: {report}", skipped + 1));
+        assert_eq!(
+            plan,
+            reference(),
+            "line {} is marked as a default: {}",
+            skipped + 1,
+            lines[skipped]
+        );
     }
 }
 
@@ -105,7 +165,10 @@ fn what_the_reference_comments_out_is_good_too() {
     assert_eq!(uncommented, 3, "hash_key, port, ca");
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.
-    assert_eq!(plan.node.hash_key, Some([0x5348_7a2b_9d0e_1c6f, 0x3697_b5e8_f2c4_d0a1]));
+    assert_eq!(
+        plan.node.hash_key,
+        Some([0x5348_7a2b_9d0e_1c6f, 0x3697_b5e8_f2c4_d0a1])
+    );
 }
 
 #[test]
@@ -115,40 +178,68 @@ fn the_reference_has_every_key() {
         for key in section.keys {
             let set = |line: &str| {
                 let line = line.trim_start_matches(['#', ' ']);
-                line.split([',', '{']).any(|part| part.trim_start().starts_with(&format!("{key} = ")))
+                line.split([',', '{'])
+                    .any(|part| part.trim_start().starts_with(&format!("{key} = ")))
             };
             let heading = |line: &str| {
                 line.starts_with('[') && line.trim_matches(['[', ']']).split('.').any(|part| part == *key)
             };
-            assert!(text.lines().any(|line| set(line) || heading(line)), "no `{key}` of [{}]", section.heading);
+            assert!(
+                text.lines().any(|line| set(line) || heading(line)),
+                "no `{key}` of [{}]",
+                section.heading
+            );
         }
     }
 }
 
 #[test]
 fn the_examples_hold() {
-    let relay_only = load(&root("config/examples/relay-only.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let relay_only =
+        load(&root("config/examples/relay-only.toml")).unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(relay_only.plan.node.xdp, XdpMode::Off);
     for service in &relay_only.plan.services {
         assert!(!matches!(service.mode, Mode::L4(_)), "{}", service.name);
-        assert!(service.listen.iter().all(|l| l.first >= 1024), "{} needs no privilege", service.name);
+        assert!(
+            service.listen.iter().all(|l| l.first >= 1024),
+            "{} needs no privilege",
+            service.name
+        );
     }
     let edge = load(&root("config/examples/edge.toml")).unwrap_or_else(|report| panic!("{report}"));
-    let l4 = edge.plan.services.iter().filter(|service| matches!(service.mode, Mode::L4(_))).count();
-    assert_eq!((edge.plan.node.xdp, l4, edge.plan.services.len()), (XdpMode::Native, 1, 2));
+    let l4 = edge
+        .plan
+        .services
+        .iter()
+        .filter(|service| matches!(service.mode, Mode::L4(_)))
+        .count();
+    assert_eq!(
+        (edge.plan.node.xdp, l4, edge.plan.services.len()),
+        (XdpMode::Native, 1, 2)
+    );
 }
 
 #[test]
 fn the_file_of_tunables_is_the_registry() {
     let text = read("config/tunables.d/10-defaults.conf");
-    assert_eq!(text, tunables::example(), "write tunables::example() into the file");
+    assert_eq!(
+        text,
+        tunables::example(),
+        "write tunables::example() into the file"
+    );
     // Commented out it sets nothing; uncommented, the defaults.
     let mut set = Tunables::default();
     set.load_text("10-defaults.conf", &text).unwrap();
-    assert!(set.iter().all(|setting| *setting.origin == tunables::Origin::Default));
+    assert!(
+        set.iter()
+            .all(|setting| *setting.origin == tunables::Origin::Default)
+    );
     let uncommented = text.replace("\n#weir.", "\nweir.");
     set.load_text("10-defaults.conf", &uncommented).unwrap();
-    assert!(set.iter().all(|setting| *setting.origin != tunables::Origin::Default));
+    assert!(
+        set.iter()
+            .all(|setting| *setting.origin != tunables::Origin::Default)
+    );
     assert_eq!(set.values(), Tunables::default().values());
 }
 
@@ -161,24 +252,58 @@ fn the_document_describes_every_key_and_tunable() {
             .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
             .map(|(key, _)| key)
             .collect();
-        let missing: Vec<_> = section.keys.iter().filter(|key| !described.contains(**key)).collect();
-        assert!(missing.is_empty(), "docs/configuration.md lacks {missing:?} of [{}]", section.heading);
-        let unknown: Vec<_> = described.iter().filter(|key| !section.keys.contains(key)).collect();
-        assert!(unknown.is_empty(), "docs/configuration.md has {unknown:?} in [{}]", section.heading);
+        let missing: Vec<_> = section
+            .keys
+            .iter()
+            .filter(|key| !described.contains(**key))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "docs/configuration.md lacks {missing:?} of [{}]",
+            section.heading
+        );
+        let unknown: Vec<_> = described
+            .iter()
+            .filter(|key| !section.keys.contains(key))
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "docs/configuration.md has {unknown:?} in [{}]",
+            section.heading
+        );
     }
     for setting in Tunables::default().iter() {
-        let tunables::Tunable { name, kind, applies, description } = setting.tunable;
-        let row = format!("| `{name}` | {} | {kind} | {} | {description} |", setting.value, applies.as_str());
+        let tunables::Tunable {
+            name,
+            kind,
+            applies,
+            description,
+        } = setting.tunable;
+        let row = format!(
+            "| `{name}` | {} | {kind} | {} | {description} |",
+            setting.value,
+            applies.as_str()
+        );
         assert!(text.contains(&row), "docs/configuration.md lacks the row\n{row}");
     }
     let rows = text.lines().filter(|line| line.starts_with("| `weir.")).count();
-    assert_eq!(rows, tunables::REGISTRY.len(), "docs/configuration.md has a tunable that there is not");
+    assert_eq!(
+        rows,
+        tunables::REGISTRY.len(),
+        "docs/configuration.md has a tunable that there is not"
+    );
 }
 
 /// What stands between the heading of a section and the next heading.
 fn chapter<'t>(text: &'t str, heading: &str) -> &'t str {
-    let title = if heading.is_empty() { "## The file\n".to_owned() } else { format!("## `[{heading}]`") };
-    let (_, after) = text.split_once(&title).unwrap_or_else(|| panic!("docs/configuration.md has no {title}"));
+    let title = if heading.is_empty() {
+        "## The file\n".to_owned()
+    } else {
+        format!("## `[{heading}]`")
+    };
+    let (_, after) = text
+        .split_once(&title)
+        .unwrap_or_else(|| panic!("docs/configuration.md has no {title}"));
     after.split_once("\n## ").map_or(after, |(chapter, _)| chapter)
 }
 
@@ -186,10 +311,21 @@ fn chapter<'t>(text: &'t str, heading: &str) -> &'t str {
 fn the_unit_lets_the_relay_outlive_a_crash_and_gives_it_time_to_drain() {
     let text = read("config/systemd/weir.service");
     let lines: BTreeSet<&str> = text.lines().collect();
-    for line in ["KillMode=process", "Restart=on-failure", "RuntimeDirectory=weir", "RuntimeDirectoryPreserve=restart"] {
+    for line in [
+        "KillMode=process",
+        "Restart=on-failure",
+        "RuntimeDirectory=weir",
+        "RuntimeDirectoryPreserve=restart",
+    ] {
         assert!(lines.contains(line), "{line}");
     }
-    let stop = text.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s')).unwrap();
+    let stop = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'))
+        .unwrap();
     let drain = Tunables::default().values().relay_drain;
-    assert!(Duration::from_secs(stop.parse().unwrap()) >= drain + Duration::from_secs(10), "{stop} and {drain:?}");
+    assert!(
+        Duration::from_secs(stop.parse().unwrap()) >= drain + Duration::from_secs(10),
+        "{stop} and {drain:?}"
+    );
 }

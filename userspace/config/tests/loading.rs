@@ -1,28 +1,35 @@
 //! Loading from files: what can't be read, tunables beside the file, certificates that checks name.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use weir_config::{Facts, load};
 
-const GOOD: &str = "[node]\nxdp = \"off\"\nname = \"a\"\n[pools.web]\nbackends = [{ address = \"10.0.0.11:80\" }]\n";
+const GOOD: &str =
+    "[node]\nxdp = \"off\"\nname = \"a\"\n[pools.web]\nbackends = [{ address = \"10.0.0.11:80\" }]\n";
 
 struct Dir(tempfile::TempDir);
 
 impl Dir {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(tempfile::tempdir().expect("a directory can be made"))
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
+        fs::create_dir_all(path.parent().expect("it has one")).expect("a directory can be made");
+        fs::write(&path, bytes).expect("a file can be written");
         path
     }
 
     /// The report of loading, with the directory's name taken out.
-    fn report(&self, path: &PathBuf) -> String {
-        load(path).unwrap_err().to_string().replace(&format!("{}/", self.0.path().display()), "")
+    fn report(&self, path: &Path) -> String {
+        load(path)
+            .expect_err("it has a mistake")
+            .to_string()
+            .replace(&format!("{}/", self.0.path().display()), "")
     }
 }
 
@@ -61,11 +68,20 @@ fn what_is_no_text_file_says_so() {
     );
     fs::create_dir(dir.0.path().join("d.toml")).unwrap();
     let report = dir.report(&dir.0.path().join("d.toml"));
-    assert_eq!(report, "d.toml: cannot be read: Is a directory (os error 21); name a file that weir may read");
+    assert_eq!(
+        report,
+        "d.toml: cannot be read: Is a directory (os error 21); name a file that weir may read"
+    );
     let path = dir.write("weir.toml", b"[node]\nname = \"\xc3\xa4\xff\"\n");
-    assert_eq!(dir.report(&path), "weir.toml:2:10: this byte is not UTF-8; save the file in UTF-8");
+    assert_eq!(
+        dir.report(&path),
+        "weir.toml:2:10: this byte is not UTF-8; save the file in UTF-8"
+    );
     let path = dir.write("large.toml", vec![b'#'; (16 << 20) + 1]);
-    assert_eq!(dir.report(&path), "large.toml: is larger than 16 MiB; name a configuration file");
+    assert_eq!(
+        dir.report(&path),
+        "large.toml: is larger than 16 MiB; name a configuration file"
+    );
 }
 
 #[test]
@@ -73,7 +89,10 @@ fn certificates_that_a_check_names_must_be_there() {
     let dir = Dir::new();
     let ca = dir.write("ca.pem", "-----BEGIN CERTIFICATE-----\n");
     let text = |ca: &PathBuf| {
-        format!("{GOOD}[pools.web.check]\ntype = \"https\"\nca = \"{}\"\nrise = 3\n", ca.display())
+        format!(
+            "{GOOD}[pools.web.check]\ntype = \"https\"\nca = \"{}\"\nrise = 3\n",
+            ca.display()
+        )
     };
     load(&dir.write("weir.toml", text(&ca))).unwrap();
     let path = dir.write("weir.toml", text(&dir.0.path().join("none.pem")));
@@ -82,7 +101,10 @@ fn certificates_that_a_check_names_must_be_there() {
         "weir.toml:8:6: pools.web.check.ca names none.pem, which cannot be read: No such file or directory (os error 2); \
          name a file that weir may read"
     );
-    let path = dir.write("weir.toml", text(&dir.write("key.pem", "-----BEGIN PRIVATE KEY-----\n")));
+    let path = dir.write(
+        "weir.toml",
+        text(&dir.write("key.pem", "-----BEGIN PRIVATE KEY-----\n")),
+    );
     assert_eq!(
         dir.report(&path),
         "weir.toml:8:6: pools.web.check.ca names key.pem, which holds no certificate; name a file of certificates in PEM \

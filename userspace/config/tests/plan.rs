@@ -6,15 +6,18 @@ use weir_config::{Facts, Report, Source, Tunables, parse, tunables::Origin};
 use weir_core::{
     ids::{PoolName, Protocol, ServiceName},
     plan::{
-        Balance, Check, CheckKind, Forward, Forwarded, HeaderAction, HeaderRule, Http, HttpCheck, L4, Listen, Mode,
-        Plan, Template, TemplatePart, TlsCheck, Variable, XdpMode,
+        Balance, Check, CheckKind, Forward, Forwarded, HeaderAction, HeaderRule, Http, HttpCheck, L4, Listen,
+        Mode, Plan, Template, TemplatePart, TlsCheck, Variable, XdpMode,
     },
 };
 
 const POOL: &str = "[pools.web]\nbackends = [{ address = \"10.0.0.11:80\" }]\n";
 
 fn facts() -> Facts {
-    Facts { hostname: "box.example".into(), runtime_dir: "/run/user/7/weir".into() }
+    Facts {
+        hostname: "box.example".into(),
+        runtime_dir: "/run/user/7/weir".into(),
+    }
 }
 
 fn with(text: &str, tunables: &Tunables) -> Result<Plan, Report> {
@@ -28,8 +31,10 @@ fn resolve(text: &str) -> Plan {
 
 #[track_caller]
 fn check_of(lines: &str) -> Check {
-    let plan = resolve(&format!("{POOL}[pools.web.check]\n{lines}\n[node]\nxdp = \"off\"\n"));
-    plan.pools[0].check.clone().unwrap()
+    let plan = resolve(&format!(
+        "{POOL}[pools.web.check]\n{lines}\n[node]\nxdp = \"off\"\n"
+    ));
+    plan.pools[0].check.clone().expect("the pool has a check")
 }
 
 #[track_caller]
@@ -38,7 +43,7 @@ fn http(lines: &str) -> Http {
     let plan = resolve(&format!("{service}{lines}\n{POOL}[node]\nxdp = \"off\"\n"));
     match &plan.services[0].mode {
         Mode::Http(http) => http.clone(),
-        other => panic!("{other:?}"),
+        other @ (Mode::L4(_) | Mode::Tcp(_)) => panic!("{other:?}"),
     }
 }
 
@@ -46,8 +51,14 @@ fn http(lines: &str) -> Http {
 fn what_is_left_open_has_its_default() {
     let plan = resolve("[node]\nxdp = \"off\"\n");
     assert_eq!(&*plan.node.name, "box.example");
-    assert_eq!((plan.node.interfaces.len(), plan.node.workers, plan.node.hash_key), (0, None, None));
-    assert_eq!((plan.node.user.as_str(), plan.node.pins.to_str()), ("nobody", Some("/sys/fs/bpf/weir")));
+    assert_eq!(
+        (plan.node.interfaces.len(), plan.node.workers, plan.node.hash_key),
+        (0, None, None)
+    );
+    assert_eq!(
+        (plan.node.user.as_str(), plan.node.pins.to_str()),
+        ("nobody", Some("/sys/fs/bpf/weir"))
+    );
     assert_eq!(plan.admin.socket.to_str(), Some("/run/user/7/weir/control.sock"));
     assert_eq!(plan.admin.http, Some("127.0.0.1:9180".parse().unwrap()));
     assert!(plan.pools.is_empty() && plan.services.is_empty());
@@ -57,7 +68,10 @@ fn what_is_left_open_has_its_default() {
     let pool = plan.pool(&PoolName::new("web")).unwrap();
     assert_eq!((pool.balance, pool.check.as_ref()), (Balance::RoundRobin, None));
     let backend = &pool.backends[0];
-    assert_eq!((&*backend.name, backend.weight, backend.backup), ("10.0.0.11:80", 10, false));
+    assert_eq!(
+        (&*backend.name, backend.weight, backend.backup),
+        ("10.0.0.11:80", 10, false)
+    );
 }
 
 #[test]
@@ -66,7 +80,15 @@ fn a_check_has_its_defaults() {
     let tcp = check_of("type = \"tcp\"");
     assert_eq!(
         tcp,
-        Check { kind: CheckKind::Tcp, interval: 2 * second, timeout: second, rise: 2, fall: 2, port: None, jitter: 10 }
+        Check {
+            kind: CheckKind::Tcp,
+            interval: 2 * second,
+            timeout: second,
+            rise: 2,
+            fall: 2,
+            port: None,
+            jitter: 10
+        }
     );
     let http = HttpCheck {
         tls: None,
@@ -76,8 +98,18 @@ fn a_check_has_its_defaults() {
         status: vec![(200, 299), (300, 399)],
     };
     assert_eq!(check_of("type = \"http\"").kind, CheckKind::Http(http.clone()));
-    let tls = TlsCheck { verify: true, ca: None, server_name: None };
-    assert_eq!(check_of("type = \"https\"").kind, CheckKind::Http(HttpCheck { tls: Some(tls), ..http }));
+    let tls = TlsCheck {
+        verify: true,
+        ca: None,
+        server_name: None,
+    };
+    assert_eq!(
+        check_of("type = \"https\"").kind,
+        CheckKind::Http(HttpCheck {
+            tls: Some(tls),
+            ..http
+        })
+    );
 }
 
 #[test]
@@ -95,15 +127,27 @@ fn a_timeout_that_is_not_given_fits_the_interval() {
 #[test]
 fn statuses_are_classes_numbers_and_ranges() {
     let check = check_of("type = \"http\"\nstatus = [\"2xx\", \"404\", \"301-302\", \"5xx\"]");
-    let CheckKind::Http(http) = &check.kind else { panic!("{check:?}") };
+    let CheckKind::Http(http) = &check.kind else {
+        panic!("{check:?}")
+    };
     assert_eq!(http.status, [(200, 299), (404, 404), (301, 302), (500, 599)]);
 }
 
 #[test]
 fn hosts_of_checks_are_names_and_addresses() {
-    for host in ["a", "www.example.org", "a_b.example", "www.example.org:8080", "10.0.0.1", "[2001:db8::1]", "[::1]:80"] {
+    for host in [
+        "a",
+        "www.example.org",
+        "a_b.example",
+        "www.example.org:8080",
+        "10.0.0.1",
+        "[2001:db8::1]",
+        "[::1]:80",
+    ] {
         let check = check_of(&format!("type = \"http\"\nhost = \"{host}\""));
-        let CheckKind::Http(http) = &check.kind else { panic!("{check:?}") };
+        let CheckKind::Http(http) = &check.kind else {
+            panic!("{check:?}")
+        };
         assert_eq!(http.host.as_deref(), Some(host));
     }
 }
@@ -139,28 +183,53 @@ fn every_form_of_toml_says_the_same() {
         assert_eq!(resolve(text), expected, "{text}");
     }
     assert_eq!(resolve(&sections.replace('\n', "\r\n")), expected, "with CRLF");
-    assert_eq!(resolve(&format!("\u{feff}{sections}")), expected, "with a byte order mark");
+    assert_eq!(
+        resolve(&format!("\u{feff}{sections}")),
+        expected,
+        "with a byte order mark"
+    );
 }
 
 #[test]
 fn listen_addresses_have_ranges_protocols_and_families() {
-    let plan = resolve(&format!(
+    let plan = resolve(
         "[services.dns]\nlisten = [\"192.0.2.10:53/udp\", \"192.0.2.10:53\", \"[2001:db8::10]:8000-8003/tcp\"]\n\
          mode = \"l4\"\npool = \"web\"\nring_size = 1009\n\
-         [pools.web]\nbackends = [{{ address = \"10.0.0.11:80\" }}, {{ address = \"[2001:db8::11]:80\" }}]\n\
-         [node]\ninterfaces = [\"eth0\"]\nxdp = \"generic\"\n"
-    ));
+         [pools.web]\nbackends = [{ address = \"10.0.0.11:80\" }, { address = \"[2001:db8::11]:80\" }]\n\
+         [node]\ninterfaces = [\"eth0\"]\nxdp = \"generic\"\n",
+    );
     let (v4, v6) = ("192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap());
     let service = plan.service(&ServiceName::new("dns")).unwrap();
     assert_eq!(
         service.listen,
         [
-            Listen { addr: v4, first: 53, last: 53, protocol: Protocol::Udp },
-            Listen { addr: v4, first: 53, last: 53, protocol: Protocol::Tcp },
-            Listen { addr: v6, first: 8000, last: 8003, protocol: Protocol::Tcp },
+            Listen {
+                addr: v4,
+                first: 53,
+                last: 53,
+                protocol: Protocol::Udp
+            },
+            Listen {
+                addr: v4,
+                first: 53,
+                last: 53,
+                protocol: Protocol::Tcp
+            },
+            Listen {
+                addr: v6,
+                first: 8000,
+                last: 8003,
+                protocol: Protocol::Tcp
+            },
         ]
     );
-    assert_eq!(service.mode, Mode::L4(L4 { forward: Forward::Nat, ring_size: 1009 }));
+    assert_eq!(
+        service.mode,
+        Mode::L4(L4 {
+            forward: Forward::Nat,
+            ring_size: 1009
+        })
+    );
 }
 
 #[test]
@@ -192,13 +261,28 @@ fn limits_timeouts_and_networks_are_taken_over() {
          [services.www.limits]\nhead = \"1KiB\"\nheaders = 1024\nbody = \"2GiB\"\nconnections = 1\n",
     );
     let networks: Vec<_> = all.trusted_proxies.iter().map(ToString::to_string).collect();
-    assert_eq!(networks, ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32", "0.0.0.0/0", "::/0"]);
+    assert_eq!(
+        networks,
+        ["10.0.0.0/8", "2001:db8::/32", "192.0.2.1/32", "0.0.0.0/0", "::/0"]
+    );
     assert_eq!(all.forwarded, Forwarded::Both);
     let t = all.timeouts;
-    let ms = [t.connect, t.request_head, t.client, t.server, t.keep_alive, t.queue, t.tunnel].map(|d| d.as_millis());
+    let ms = [
+        t.connect,
+        t.request_head,
+        t.client,
+        t.server,
+        t.keep_alive,
+        t.queue,
+        t.tunnel,
+    ]
+    .map(|d| d.as_millis());
     assert_eq!(ms, [1, 2000, 90_000, 4000, 5000, 6000, 2_592_000_000]);
     let l = all.limits;
-    assert_eq!((l.head, l.headers, l.body, l.connections), (1024, 1024, Some(2 << 30), 1));
+    assert_eq!(
+        (l.head, l.headers, l.body, l.connections),
+        (1024, 1024, Some(2 << 30), 1)
+    );
 }
 
 #[test]
@@ -220,18 +304,42 @@ fn header_values_are_templates() {
             ],
         ),
         ("{{node.name}}", vec![literal("{node.name}")]),
-        ("{{{node.name}}}", vec![literal("{"), variable(Variable::NodeName), literal("}")]),
+        (
+            "{{{node.name}}}",
+            vec![literal("{"), variable(Variable::NodeName), literal("}")],
+        ),
         ("{{\\\"a\\\":1}}", vec![literal("{\"a\":1}")]),
     ];
     for (value, parts) in cases {
-        let rules = http(&format!("request_headers = [{{ append = \"X-A\", value = \"{value}\" }}]")).request_headers;
+        let rules = http(&format!(
+            "request_headers = [{{ append = \"X-A\", value = \"{value}\" }}]"
+        ))
+        .request_headers;
         let action = HeaderAction::Append(Template { parts });
-        assert_eq!(rules, [HeaderRule { name: "X-A".into(), action }], "{value}");
+        assert_eq!(
+            rules,
+            [HeaderRule {
+                name: "X-A".into(),
+                action
+            }],
+            "{value}"
+        );
     }
     for (name, expected) in Variable::ALL {
-        let rules = http(&format!("response_headers = [{{ set = \"X-A\", value = \"{{{name}}}\" }}]")).response_headers;
-        let action = HeaderAction::Set(Template { parts: vec![variable(expected)] });
-        assert_eq!(rules, [HeaderRule { name: "X-A".into(), action }]);
+        let rules = http(&format!(
+            "response_headers = [{{ set = \"X-A\", value = \"{{{name}}}\" }}]"
+        ))
+        .response_headers;
+        let action = HeaderAction::Set(Template {
+            parts: vec![variable(expected)],
+        });
+        assert_eq!(
+            rules,
+            [HeaderRule {
+                name: "X-A".into(),
+                action
+            }]
+        );
     }
 }
 
@@ -241,7 +349,10 @@ fn rules_may_change_what_is_not_weirs_own() {
         "forwarded = \"off\"\nrequest_headers = [{ set = \"Host\", value = \"a\" }, { remove = \"X-Forwarded-For\" }, { set = \"Forwarded\", value = \"x\" }]\n\
          response_headers = [{ remove = \"Server\" }, { set = \"X-Forwarded-For\", value = \"x\" }]",
     );
-    assert_eq!((rules.request_headers.len(), rules.response_headers.len()), (3, 2));
+    assert_eq!(
+        (rules.request_headers.len(), rules.response_headers.len()),
+        (3, 2)
+    );
 }
 
 #[test]
@@ -273,41 +384,103 @@ fn what_a_file_leaves_open_is_the_tunables() {
         [services.b]\nlisten = [\"192.0.2.10:80\"]\nmode = \"l4\"\npool = \"web\"\n\
         [services.c]\nlisten = [\"127.0.0.1:81\"]\nmode = \"tcp\"\npool = \"web\"\ntimeouts = { connect = \"1s\" }\n";
     let plan = with(text, &tunables).unwrap();
-    let Mode::Http(http) = &plan.services[0].mode else { panic!() };
+    let Mode::Http(http) = &plan.services[0].mode else {
+        panic!()
+    };
     let t = http.timeouts;
-    let ms = [t.connect, t.request_head, t.client, t.server, t.keep_alive, t.queue, t.tunnel].map(|d| d.as_millis());
+    let ms = [
+        t.connect,
+        t.request_head,
+        t.client,
+        t.server,
+        t.keep_alive,
+        t.queue,
+        t.tunnel,
+    ]
+    .map(|d| d.as_millis());
     assert_eq!(ms, [11, 12, 13, 14, 15, 16, 17]);
-    assert_eq!((http.limits.head, http.limits.headers, http.limits.connections), (2048, 18, 19));
+    assert_eq!(
+        (http.limits.head, http.limits.headers, http.limits.connections),
+        (2048, 18, 19)
+    );
     let check = plan.pools[0].check.as_ref().unwrap();
     assert_eq!((check.interval.as_secs(), check.timeout.as_millis()), (20, 21));
     assert_eq!((check.rise, check.fall, check.jitter), (22, 23, 24));
-    assert_eq!(plan.services[1].mode, Mode::L4(L4 { forward: Forward::Nat, ring_size: 257 }));
-    let Mode::Tcp(tcp) = &plan.services[2].mode else { panic!() };
-    assert_eq!((tcp.timeouts.connect.as_secs(), tcp.timeouts.queue.as_millis(), tcp.connections), (1, 16, 19));
+    assert_eq!(
+        plan.services[1].mode,
+        Mode::L4(L4 {
+            forward: Forward::Nat,
+            ring_size: 257
+        })
+    );
+    let Mode::Tcp(tcp) = &plan.services[2].mode else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            tcp.timeouts.connect.as_secs(),
+            tcp.timeouts.queue.as_millis(),
+            tcp.connections
+        ),
+        (1, 16, 19)
+    );
 }
 
 #[test]
 fn a_source_resolves_to_the_same_plan_in_another_process() {
     let mut tunables = Tunables::default();
-    tunables.set("weir.check.rise", "7", Origin::File { file: "a.conf".into(), line: 3 }).unwrap();
+    tunables
+        .set(
+            "weir.check.rise",
+            "7",
+            Origin::File {
+                file: "a.conf".into(),
+                line: 3,
+            },
+        )
+        .unwrap();
     let text = format!("{POOL}check = {{ type = \"tcp\" }}\n[node]\nxdp = \"off\"\n");
-    let source = Source { name: "weir.toml".into(), text, tunables, facts: facts() };
+    let source = Source {
+        name: "weir.toml".into(),
+        text,
+        tunables,
+        facts: facts(),
+    };
     let handed: Source = serde_json::from_str(&serde_json::to_string(&source).unwrap()).unwrap();
     let plan = handed.resolve().unwrap();
     assert_eq!(plan, source.resolve().unwrap());
-    assert_eq!((&*plan.node.name, plan.pools[0].check.as_ref().unwrap().rise), ("box.example", 7));
-    let bad = serde_json::to_string(&source).unwrap().replace("weir.check.rise", "weir.check.raise");
-    assert!(serde_json::from_str::<Source>(&bad).unwrap_err().to_string().contains("did you mean `weir.check.rise`?"));
+    assert_eq!(
+        (&*plan.node.name, plan.pools[0].check.as_ref().unwrap().rise),
+        ("box.example", 7)
+    );
+    let bad = serde_json::to_string(&source)
+        .unwrap()
+        .replace("weir.check.rise", "weir.check.raise");
+    assert!(
+        serde_json::from_str::<Source>(&bad)
+            .unwrap_err()
+            .to_string()
+            .contains("did you mean `weir.check.rise`?")
+    );
 }
 
 #[test]
 fn a_host_name_that_is_no_name_has_to_be_replaced() {
-    let odd = Facts { hostname: "(none)".into(), ..facts() };
+    let odd = Facts {
+        hostname: "(none)".into(),
+        ..facts()
+    };
     let report = parse("weir.toml", "[node]\nxdp = \"off\"\n", &Tunables::default(), &odd).unwrap_err();
     assert_eq!(
         report.to_string(),
         "weir.toml:1:1: this box's host name, `(none)`, can't be its name here; write name = \"edge-1\" under [node]: \
          letters, digits, dots, hyphens and underscores"
     );
-    parse("weir.toml", "[node]\nxdp = \"off\"\nname = \"a\"\n", &Tunables::default(), &odd).unwrap();
+    parse(
+        "weir.toml",
+        "[node]\nxdp = \"off\"\nname = \"a\"\n",
+        &Tunables::default(),
+        &odd,
+    )
+    .unwrap();
 }

@@ -65,7 +65,12 @@ impl Tunables {
         }
         files.retain(|path| path.extension().is_some_and(|e| e == "conf"));
         files.sort();
-        mistakes.extend(files.iter().flat_map(|path| self.read_file(path)).collect::<Vec<_>>());
+        mistakes.extend(
+            files
+                .iter()
+                .flat_map(|path| self.read_file(path))
+                .collect::<Vec<_>>(),
+        );
         mistakes
     }
 
@@ -83,11 +88,18 @@ impl Tunables {
             match line.assignment {
                 None => drafts.push(no_assignment(&line)),
                 Some((name, value)) => {
-                    let origin = Origin::File { file: file.clone(), line: line.number };
+                    let origin = Origin::File {
+                        file: file.clone(),
+                        line: line.number,
+                    };
                     if let Err(SetError { what, mend }) = self.set(name, value, origin)
                         && !line.lenient
                     {
-                        drafts.push(Draft { at: line.at, what, mend });
+                        drafts.push(Draft {
+                            at: line.at,
+                            what,
+                            mend,
+                        });
                     }
                 }
             }
@@ -135,8 +147,17 @@ fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
             return None;
         }
         let lenient = text.strip_prefix('-');
-        let assignment = lenient.unwrap_or(text).split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-        Some(Line { number: index + 1, at, text, lenient: lenient.is_some(), assignment })
+        let assignment = lenient
+            .unwrap_or(text)
+            .split_once('=')
+            .map(|(name, value)| (name.trim(), value.trim()));
+        Some(Line {
+            number: index + 1,
+            at,
+            text,
+            lenient: lenient.is_some(),
+            assignment,
+        })
     })
 }
 
@@ -149,5 +170,9 @@ fn no_assignment(line: &Line<'_>) -> Draft {
 }
 
 fn report(mistakes: Vec<Mistake>) -> Result<(), Report> {
-    if mistakes.is_empty() { Ok(()) } else { Err(Report::new(mistakes)) }
+    if mistakes.is_empty() {
+        Ok(())
+    } else {
+        Err(Report::new(mistakes))
+    }
 }

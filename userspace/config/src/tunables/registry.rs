@@ -16,7 +16,11 @@ const fn s(n: u64) -> Duration {
 }
 
 const fn time(min: Duration, max: Duration) -> Kind {
-    Kind::Duration { min, max, step: ms(1) }
+    Kind::Duration {
+        min,
+        max,
+        step: ms(1),
+    }
 }
 
 /// A duration that the kernel programs count in whole seconds.
@@ -25,7 +29,11 @@ const fn seconds(min: Duration, max: Duration) -> Kind {
 }
 
 const fn count(min: u32, max: u32) -> Kind {
-    Kind::Count { min, max, prime: false }
+    Kind::Count {
+        min,
+        max,
+        prime: false,
+    }
 }
 
 const DAY: Duration = s(86_400);
@@ -73,47 +81,69 @@ macro_rules! tunables {
 
 tunables! {
     /// To connect to a backend.
-    relay_timeout_connect: Duration = "weir.relay.timeout.connect", time(ms(1), DAY), s(1), Live;
+    relay_timeout_connect: Duration =
+        "weir.relay.timeout.connect", time(ms(1), DAY), s(1), Live;
     /// From a request's first byte to the end of its head.
-    relay_timeout_request_head: Duration = "weir.relay.timeout.request_head", time(ms(1), DAY), s(5), Live;
+    relay_timeout_request_head: Duration =
+        "weir.relay.timeout.request_head", time(ms(1), DAY), s(5), Live;
     /// Silence of the client while weir waits for it.
-    relay_timeout_client: Duration = "weir.relay.timeout.client", time(ms(1), DAY), s(25), Live;
+    relay_timeout_client: Duration =
+        "weir.relay.timeout.client", time(ms(1), DAY), s(25), Live;
     /// Silence of the backend while weir waits for it.
-    relay_timeout_server: Duration = "weir.relay.timeout.server", time(ms(1), DAY), s(25), Live;
+    relay_timeout_server: Duration =
+        "weir.relay.timeout.server", time(ms(1), DAY), s(25), Live;
     /// Idle between two requests of a connection.
-    relay_timeout_keep_alive: Duration = "weir.relay.timeout.keep_alive", time(ms(1), DAY), s(10), Live;
+    relay_timeout_keep_alive: Duration =
+        "weir.relay.timeout.keep_alive", time(ms(1), DAY), s(10), Live;
     /// Waiting for a backend to become free.
-    relay_timeout_queue: Duration = "weir.relay.timeout.queue", time(ms(1), DAY), s(5), Live;
+    relay_timeout_queue: Duration =
+        "weir.relay.timeout.queue", time(ms(1), DAY), s(5), Live;
     /// Silence in both directions of a tunnel: mode tcp, or after an upgrade.
-    relay_timeout_tunnel: Duration = "weir.relay.timeout.tunnel", time(ms(1), s(30 * 86_400)), s(3600), Live;
+    relay_timeout_tunnel: Duration =
+        "weir.relay.timeout.tunnel", time(ms(1), s(30 * 86_400)), s(3600), Live;
     /// Size of a request or response head.
-    relay_limit_head: u64 = "weir.relay.limit.head", Kind::Bytes { min: 1 << 10, max: 1 << 20 }, 64 << 10, Live;
+    relay_limit_head: u64 =
+        "weir.relay.limit.head", Kind::Bytes { min: 1 << 10, max: 1 << 20 }, 64 << 10, Live;
     /// Header fields of a head.
-    relay_limit_headers: u32 = "weir.relay.limit.headers", count(1, 1024), 128, Live;
+    relay_limit_headers: u32 =
+        "weir.relay.limit.headers", count(1, 1024), 128, Live;
     /// Open client connections of a service at once.
-    relay_limit_connections: u32 = "weir.relay.limit.connections", count(1, 10_000_000), 10_000, Live;
+    relay_limit_connections: u32 =
+        "weir.relay.limit.connections", count(1, 10_000_000), 10_000, Live;
     /// How long requests and connections in progress may go on after SIGTERM.
-    relay_drain: Duration = "weir.relay.drain", time(ms(0), DAY), s(30), Live;
+    relay_drain: Duration =
+        "weir.relay.drain", time(ms(0), DAY), s(30), Live;
     /// From the start of one check to the start of the next.
-    check_interval: Duration = "weir.check.interval", time(ms(10), DAY), s(2), Live;
+    check_interval: Duration =
+        "weir.check.interval", time(ms(10), DAY), s(2), Live;
     /// A check that takes longer has failed.
-    check_timeout: Duration = "weir.check.timeout", time(ms(1), DAY), s(1), Live;
+    check_timeout: Duration =
+        "weir.check.timeout", time(ms(1), DAY), s(1), Live;
     /// Successes in a row that bring a backend up.
-    check_rise: u32 = "weir.check.rise", count(1, 1000), 2, Live;
+    check_rise: u32 =
+        "weir.check.rise", count(1, 1000), 2, Live;
     /// Failures in a row that take a backend down.
-    check_fall: u32 = "weir.check.fall", count(1, 1000), 2, Live;
+    check_fall: u32 =
+        "weir.check.fall", count(1, 1000), 2, Live;
     /// Percent of the interval by which each check is moved at random.
-    check_jitter: u32 = "weir.check.jitter", count(0, 50), 10, Live;
+    check_jitter: u32 =
+        "weir.check.jitter", count(0, 50), 10, Live;
     /// Flows that the flow table holds, of all L4 services together.
-    l4_flow_entries: u32 = "weir.l4.flow.entries", count(1024, 64 << 20), 512 << 10, Restart;
+    l4_flow_entries: u32 =
+        "weir.l4.flow.entries", count(1024, 64 << 20), 512 << 10, Restart;
     /// New flows recorded per CPU and second; beyond it flows are forwarded unrecorded.
-    l4_flow_record_limit: u32 = "weir.l4.flow.record_limit", count(0, 100_000_000), 50_000, Live;
+    l4_flow_record_limit: u32 =
+        "weir.l4.flow.record_limit", count(0, 100_000_000), 50_000, Live;
     /// For how long after a ring's change an unrecorded TCP flow is taken for an older one.
-    l4_flow_tcp_grace: Duration = "weir.l4.flow.tcp_grace", seconds(s(1), DAY), s(60), Live;
+    l4_flow_tcp_grace: Duration =
+        "weir.l4.flow.tcp_grace", seconds(s(1), DAY), s(60), Live;
     /// The same for UDP: longer than the longest silence inside a flow.
-    l4_flow_udp_grace: Duration = "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(60), Live;
+    l4_flow_udp_grace: Duration =
+        "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(60), Live;
     /// For how long after a ring's change the flow table is asked at all.
-    l4_flow_horizon: Duration = "weir.l4.flow.horizon", seconds(s(1), s(30 * 86_400)), s(3600), Live;
+    l4_flow_horizon: Duration =
+        "weir.l4.flow.horizon", seconds(s(1), s(30 * 86_400)), s(3600), Live;
     /// Slots of a service's Maglev ring: a prime, about a hundred times the backends.
-    l4_ring_size: u32 = "weir.l4.ring_size", Kind::Count { min: 251, max: 655_373, prime: true }, 65_537, Live;
+    l4_ring_size: u32 =
+        "weir.l4.ring_size", Kind::Count { min: 251, max: 655_373, prime: true }, 65_537, Live;
 }

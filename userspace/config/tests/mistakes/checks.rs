@@ -7,9 +7,7 @@ fn each_has_its_line() {
     health(
         r#"interval = "1s"
 "#,
-        &[
-            r#"3:1: [pools.web.check] has no `type`; write type = "tcp", "http" or "https""#,
-        ],
+        &[r#"3:1: [pools.web.check] has no `type`; write type = "tcp", "http" or "https""#],
     );
     health(
         r#"type = "icmp"
@@ -21,9 +19,7 @@ fn each_has_its_line() {
     health(
         r#"type = "htpt"
 "#,
-        &[
-            r#"4:8: pools.web.check.type is `htpt`, which is none of its values; did you mean "http"?"#,
-        ],
+        &[r#"4:8: pools.web.check.type is `htpt`, which is none of its values; did you mean "http"?"#],
     );
     health(
         r#"type = "tls"
@@ -79,9 +75,7 @@ interval = 2
         r#"type = "tcp"
 interval = "2"
 "#,
-        &[
-            r"5:12: pools.web.check.interval has no unit (`2`); write 2s for seconds, or 2ms for milliseconds",
-        ],
+        &[r"5:12: pools.web.check.interval has no unit (`2`); write 2s for seconds, or 2ms for milliseconds"],
     );
     health(
         r#"type = "tcp"
@@ -113,17 +107,13 @@ interval = "2 sec"
         r#"type = "tcp"
 interval = "1ms"
 "#,
-        &[
-            r#"5:12: pools.web.check.interval is 1ms, less than 10ms; write at least "10ms""#,
-        ],
+        &[r#"5:12: pools.web.check.interval is 1ms, less than 10ms; write at least "10ms""#],
     );
     health(
         r#"type = "tcp"
 interval = "2d"
 "#,
-        &[
-            r#"5:12: pools.web.check.interval is 2d, more than 1d; write at most "1d""#,
-        ],
+        &[r#"5:12: pools.web.check.interval is 2d, more than 1d; write at most "1d""#],
     );
     health(
         r#"type = "tcp"
@@ -176,9 +166,7 @@ port = 70000
         r#"type = "http"
 path = "healthz"
 "#,
-        &[
-            r"5:8: pools.web.check.path is `healthz`; begin it with /, as in /healthz",
-        ],
+        &[r"5:8: pools.web.check.path is `healthz`; begin it with /, as in /healthz"],
     );
     health(
         r#"type = "http"
@@ -200,25 +188,19 @@ path = "/a\r\nX: y"
         r#"type = "http"
 method = "get"
 "#,
-        &[
-            r#"5:10: pools.web.check.method is `get`, and methods heed case; write "GET""#,
-        ],
+        &[r#"5:10: pools.web.check.method is `get`, and methods heed case; write "GET""#],
     );
     health(
         r#"type = "http"
 method = "G T"
 "#,
-        &[
-            r#"5:10: pools.web.check.method is `G T`, which is no method; write "GET" or "HEAD""#,
-        ],
+        &[r#"5:10: pools.web.check.method is `G T`, which is no method; write "GET" or "HEAD""#],
     );
     health(
         r#"type = "http"
 method = "CONNECT"
 "#,
-        &[
-            r#"5:10: pools.web.check.method is `CONNECT`, which opens a tunnel; write "GET" or "HEAD""#,
-        ],
+        &[r#"5:10: pools.web.check.method is `CONNECT`, which opens a tunnel; write "GET" or "HEAD""#],
     );
     health(
         r#"type = "http"
@@ -256,9 +238,7 @@ status = []
         r#"type = "http"
 status = "2xx"
 "#,
-        &[
-            r"5:10: pools.web.check.status is a string, not an array; put it in square brackets",
-        ],
+        &[r"5:10: pools.web.check.status is a string, not an array; put it in square brackets"],
     );
     health(
         r#"type = "http"
@@ -278,9 +258,7 @@ status = ["2xx", "6xx", "299-200", "99", "1xx", 200, "2xy"]
 verify = false
 ca = "/etc/ca.pem"
 "#,
-        &[
-            r"6:6: pools.web.check.ca has no effect with verify = false; remove one of the two",
-        ],
+        &[r"6:6: pools.web.check.ca has no effect with verify = false; remove one of the two"],
     );
     health(
         r#"type = "https"
@@ -296,9 +274,7 @@ server_name = "10.0.0.1"
         r#"type = "https"
 verify = "no"
 "#,
-        &[
-            r"5:10: pools.web.check.verify is a string, not a boolean; write true or false, without quotes",
-        ],
+        &[r"5:10: pools.web.check.verify is a string, not a boolean; write true or false, without quotes"],
     );
     health(
         r#"type = "http"
@@ -312,8 +288,6 @@ headers = ["a"]
         r#"type = "http"
 intervall = "2s"
 "#,
-        &[
-            r"5:1: unknown key `intervall` in [pools.web.check]; did you mean `interval`?",
-        ],
+        &[r"5:1: unknown key `intervall` in [pools.web.check]; did you mean `interval`?"],
     );
 }

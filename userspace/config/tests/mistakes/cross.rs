@@ -138,7 +138,9 @@ client = 5
 #[test]
 fn a_ring_needs_a_slot_for_each_backend() {
     let backends = |n: usize| -> String {
-        (0..n).map(|i| format!("  {{ address = \"10.0.{}.{}:80\" }},\n", i / 200, i % 200 + 1)).collect()
+        (0..n)
+            .map(|i| format!("  {{ address = \"10.0.{}.{}:80\" }},\n", i / 200, i % 200 + 1))
+            .collect()
     };
     let text = |n| {
         format!(
@@ -150,6 +152,8 @@ fn a_ring_needs_a_slot_for_each_backend() {
     assert!(resolve(&text(251)).is_ok());
     check(
         &text(252),
-        &["6:8: services.www has a ring of 251 slots for 252 backends; write a ring_size of at least a hundred times the backends"],
+        &[
+            "6:8: services.www has a ring of 251 slots for 252 backends; write a ring_size of at least a hundred times the backends",
+        ],
     );
 }

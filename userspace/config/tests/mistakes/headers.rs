@@ -7,9 +7,7 @@ fn each_has_its_line() {
     http(
         r#"request_headers = [{ set = "X-A" }]
 "#,
-        &[
-            r#"5:20: a rule of services.www.request_headers has no `value`; write value = "…" beside it"#,
-        ],
+        &[r#"5:20: a rule of services.www.request_headers has no `value`; write value = "…" beside it"#],
     );
     http(
         r#"request_headers = [{ value = "x" }]
@@ -35,9 +33,7 @@ fn each_has_its_line() {
     http(
         r#"request_headers = [{ remove = "X-A", value = "x" }]
 "#,
-        &[
-            r"5:38: a rule of services.www.request_headers removes and has a value; remove `value`",
-        ],
+        &[r"5:38: a rule of services.www.request_headers removes and has a value; remove `value`"],
     );
     http(
         r#"request_headers = ["X-A: b"]
@@ -49,9 +45,7 @@ fn each_has_its_line() {
     http(
         r#"request_headers = [{ set = "X-A", value = 5 }]
 "#,
-        &[
-            r"5:43: services.www.request_headers.value is an integer, not a string; put it in double quotes",
-        ],
+        &[r"5:43: services.www.request_headers.value is an integer, not a string; put it in double quotes"],
     );
     http(
         r#"request_headers = [{ set = "X A", value = "x" }]
@@ -84,9 +78,7 @@ fn each_has_its_line() {
     http(
         r#"request_headers = [{ set = "X-A", value = "a\u0000" }]
 "#,
-        &[
-            r"5:43: services.www.request_headers.value has a NUL in it; write visible ASCII, spaces and tabs",
-        ],
+        &[r"5:43: services.www.request_headers.value has a NUL in it; write visible ASCII, spaces and tabs"],
     );
     http(
         r#"request_headers = [{ set = "X-A", value = "ä" }]
@@ -173,9 +165,7 @@ request_headers = [{ set = "Forwarded", value = "a" }, { remove = "X-Forwarded-F
     http(
         r#"request_headers = [{ set = "X-A", vlaue = "x" }]
 "#,
-        &[
-            r"5:35: unknown key `vlaue` in [services.www.request_headers]; did you mean `value`?",
-        ],
+        &[r"5:35: unknown key `vlaue` in [services.www.request_headers]; did you mean `value`?"],
     );
     http(
         r#"request_headers = [{ set = "X-A", value = "x", if = "y" }]
@@ -187,15 +177,18 @@ request_headers = [{ set = "Forwarded", value = "a" }, { remove = "X-Forwarded-F
     http(
         r#"request_headers = { set = "X-A", value = "x" }
 "#,
-        &[
-            r"5:19: services.www.request_headers is a table, not an array; put it in square brackets",
-        ],
+        &[r"5:19: services.www.request_headers is a table, not an array; put it in square brackets"],
     );
 }
 
 #[test]
 fn values_have_a_longest_length() {
-    let lines = |n| format!("request_headers = [{{ set = \"X-A\", value = \"{}\" }}]\n", "a".repeat(n));
+    let lines = |n| {
+        format!(
+            "request_headers = [{{ set = \"X-A\", value = \"{}\" }}]\n",
+            "a".repeat(n)
+        )
+    };
     http(
         &lines(8193),
         &["5:43: services.www.request_headers.value has 8193 bytes, more than 8192; write a shorter one"],

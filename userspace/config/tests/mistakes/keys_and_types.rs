@@ -7,32 +7,24 @@ fn each_has_its_line() {
     check(
         r"nodes = 1
 ",
-        &[
-            r"1:1: unknown key `nodes` at the top of the file; did you mean `node`?",
-        ],
+        &[r"1:1: unknown key `nodes` at the top of the file; did you mean `node`?"],
     );
     check(
         r"[service.www]
 ",
-        &[
-            r"1:2: unknown section `service` at the top of the file; did you mean `services`?",
-        ],
+        &[r"1:2: unknown section `service` at the top of the file; did you mean `services`?"],
     );
     check(
         r"listen = []
 ",
-        &[
-            r"1:1: unknown key `listen` at the top of the file; `listen` belongs in [services.NAME]",
-        ],
+        &[r"1:1: unknown key `listen` at the top of the file; `listen` belongs in [services.NAME]"],
     );
     check(
         r#"[node]
 xpd = "off"
 interfaces = ["a"]
 "#,
-        &[
-            r"2:1: unknown key `xpd` in [node]; did you mean `xdp`?",
-        ],
+        &[r"2:1: unknown key `xpd` in [node]; did you mean `xdp`?"],
     );
     check(
         r#"[node]
@@ -50,9 +42,7 @@ socket = "/x"
 xdp = "off"
 "na\nme" = 1
 "#,
-        &[
-            r"3:1: unknown key `na\nme` in [node]; did you mean `name`?",
-        ],
+        &[r"3:1: unknown key `na\nme` in [node]; did you mean `name`?"],
     );
     check(
         r"[vrrp]
@@ -77,9 +67,7 @@ pol = "web"
     check(
         r"node = 1
 ",
-        &[
-            r"1:8: node is an integer, not a table; write it as [section] with keys, or as { key = value }",
-        ],
+        &[r"1:8: node is an integer, not a table; write it as [section] with keys, or as { key = value }"],
     );
     check(
         r#"pools = []
@@ -124,17 +112,13 @@ hash_key = 2026-11-20
         r"[node]
 xdp = off
 ",
-        &[
-            r"2:7: not TOML: `off` is no value; put it in double quotes",
-        ],
+        &[r"2:7: not TOML: `off` is no value; put it in double quotes"],
     );
     check(
         r"[node]
 xdp = true
 ",
-        &[
-            r#"2:7: node.xdp is a boolean, not a string; write "native", "generic" or "off""#,
-        ],
+        &[r#"2:7: node.xdp is a boolean, not a string; write "native", "generic" or "off""#],
     );
     check(
         r#"[services.www]

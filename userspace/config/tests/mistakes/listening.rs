@@ -34,27 +34,19 @@ pool = "web"
     );
     listen(
         r#""[::1]:8090-8080""#,
-        &[
-            r"2:11: services.www.listen has its port range turned round (8090-8080); write [::1]:8080-8090",
-        ],
+        &[r"2:11: services.www.listen has its port range turned round (8090-8080); write [::1]:8080-8090"],
     );
     listen(
         r#""127.0.0.1:0""#,
-        &[
-            r"2:11: services.www.listen has port 0; write a port from 1 to 65535",
-        ],
+        &[r"2:11: services.www.listen has port 0; write a port from 1 to 65535"],
     );
     listen(
         r#""127.0.0.1:0-10""#,
-        &[
-            r"2:11: services.www.listen has port 0; write a port from 1 to 65535",
-        ],
+        &[r"2:11: services.www.listen has port 0; write a port from 1 to 65535"],
     );
     listen(
         r#""127.0.0.1:80-90-100""#,
-        &[
-            r"2:11: services.www.listen has `90-100` for its port; write a number from 1 to 65535",
-        ],
+        &[r"2:11: services.www.listen has `90-100` for its port; write a number from 1 to 65535"],
     );
     listen(
         r#""127.0.0.1:8000-9024""#,
@@ -100,15 +92,11 @@ pool = "web"
     );
     listen(
         r#""127.0.0.1""#,
-        &[
-            r"2:11: services.www.listen is `127.0.0.1`, without a port; write 127.0.0.1:80 for port 80",
-        ],
+        &[r"2:11: services.www.listen is `127.0.0.1`, without a port; write 127.0.0.1:80 for port 80"],
     );
     listen(
         r#""::1:8080""#,
-        &[
-            r"2:11: services.www.listen is `::1:8080`, IPv6 without brackets; write [::1]:8080",
-        ],
+        &[r"2:11: services.www.listen is `::1:8080`, IPv6 without brackets; write [::1]:8080"],
     );
     listen(
         r#""224.0.0.1:80""#,
@@ -118,9 +106,7 @@ pool = "web"
     );
     listen(
         r"8080",
-        &[
-            r"2:11: services.www.listen is an integer, not a string; put it in double quotes",
-        ],
+        &[r"2:11: services.www.listen is an integer, not a string; put it in double quotes"],
     );
     check(
         r#"[services.a]

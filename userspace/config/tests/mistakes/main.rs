@@ -24,7 +24,11 @@ const NODE: &str = "[node]\nxdp = \"off\"\n";
 #[track_caller]
 fn check(text: &str, expected: &[&str]) {
     let pool = if text.contains("pools") { "" } else { POOL };
-    let node = if text.contains("[node") || text.contains("node =") { "" } else { NODE };
+    let node = if text.contains("[node") || text.contains("node =") {
+        ""
+    } else {
+        NODE
+    };
     check_as_it_stands(&format!("{text}{pool}{node}"), expected);
 }
 
@@ -39,7 +43,10 @@ fn check_as_it_stands(text: &str, expected: &[&str]) {
 }
 
 fn resolve(text: &str) -> Result<Plan, Report> {
-    let facts = Facts { hostname: "box".into(), runtime_dir: "/run/weir".into() };
+    let facts = Facts {
+        hostname: "box".into(),
+        runtime_dir: "/run/weir".into(),
+    };
     parse("weir.toml", text, &Tunables::default(), &facts)
 }
 
@@ -53,13 +60,19 @@ fn http(lines: &str, expected: &[&str]) {
 /// An HTTP service with these addresses in line 2.
 #[track_caller]
 fn listen(addresses: &str, expected: &[&str]) {
-    check(&format!("[services.www]\nlisten = [{addresses}]\nmode = \"http\"\npool = \"web\"\n"), expected);
+    check(
+        &format!("[services.www]\nlisten = [{addresses}]\nmode = \"http\"\npool = \"web\"\n"),
+        expected,
+    );
 }
 
 /// A pool with this one backend in line 2.
 #[track_caller]
 fn backend(address: &str, expected: &[&str]) {
-    check(&format!("[pools.web]\nbackends = [{{ address = \"{address}\" }}]\n"), expected);
+    check(
+        &format!("[pools.web]\nbackends = [{{ address = \"{address}\" }}]\n"),
+        expected,
+    );
 }
 
 /// A check with these lines from line 4 on.

@@ -15,25 +15,19 @@ fn each_has_its_line() {
         r#"[nodes]
 xdp = "off"
 "#,
-        &[
-            r"1:2: unknown section `nodes` at the top of the file; did you mean `node`?",
-        ],
+        &[r"1:2: unknown section `nodes` at the top of the file; did you mean `node`?"],
     );
     check(
         r#"[node]
 xpd = "off"
 "#,
-        &[
-            r"2:1: unknown key `xpd` in [node]; did you mean `xdp`?",
-        ],
+        &[r"2:1: unknown key `xpd` in [node]; did you mean `xdp`?"],
     );
     check(
         r#"[node]
 interface = ["eth0"]
 "#,
-        &[
-            r"2:1: unknown key `interface` in [node]; did you mean `interfaces`?",
-        ],
+        &[r"2:1: unknown key `interface` in [node]; did you mean `interfaces`?"],
     );
     check(
         r#"[node]
@@ -48,9 +42,7 @@ interfaces = []
         r#"[node]
 xdp = "natvie"
 "#,
-        &[
-            r#"2:7: node.xdp is `natvie`, which is none of its values; did you mean "native"?"#,
-        ],
+        &[r#"2:7: node.xdp is `natvie`, which is none of its values; did you mean "native"?"#],
     );
     check(
         r#"[node]
@@ -64,80 +56,62 @@ xdp = "offload"
         r#"[node]
 xdp = "driver"
 "#,
-        &[
-            r#"2:7: node.xdp is `driver`, which is none of its values; write "native", "generic" or "off""#,
-        ],
+        &[r#"2:7: node.xdp is `driver`, which is none of its values; write "native", "generic" or "off""#],
     );
     check(
         r#"[node]
 xdp = "off"
 name = ""
 "#,
-        &[
-            r"3:8: node.name is empty; write 1 to 255 letters, digits, dots, hyphens and underscores",
-        ],
+        &[r"3:8: node.name is empty; write 1 to 255 letters, digits, dots, hyphens and underscores"],
     );
     check(
         r#"[node]
 xdp = "off"
 name = "edge 1"
 "#,
-        &[
-            r"3:8: node.name is `edge 1`; write 1 to 255 letters, digits, dots, hyphens and underscores",
-        ],
+        &[r"3:8: node.name is `edge 1`; write 1 to 255 letters, digits, dots, hyphens and underscores"],
     );
     check(
         r#"[node]
 xdp = "off"
 name = "é"
 "#,
-        &[
-            r"3:8: node.name is `é`; write 1 to 255 letters, digits, dots, hyphens and underscores",
-        ],
+        &[r"3:8: node.name is `é`; write 1 to 255 letters, digits, dots, hyphens and underscores"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = 0
 "#,
-        &[
-            r"3:11: node.workers is 0, less than 1; write a number from 1 to 1024",
-        ],
+        &[r"3:11: node.workers is 0, less than 1; write a number from 1 to 1024"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = 1025
 "#,
-        &[
-            r"3:11: node.workers is 1025, more than 1024; write a number from 1 to 1024",
-        ],
+        &[r"3:11: node.workers is 1025, more than 1024; write a number from 1 to 1024"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = -1
 "#,
-        &[
-            r"3:11: node.workers is -1, less than 1; write a number from 1 to 1024",
-        ],
+        &[r"3:11: node.workers is -1, less than 1; write a number from 1 to 1024"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = 99999999999999999999
 "#,
-        &[
-            r"3:11: node.workers is 99999999999999999999, more than 1024; write a number from 1 to 1024",
-        ],
+        &[r"3:11: node.workers is 99999999999999999999, more than 1024; write a number from 1 to 1024"],
     );
     check(
         r#"[node]
 interfaces = ["eth0", "eth1", "eth0"]
 "#,
-        &[
-            r"2:31: node.interfaces has `eth0` twice (first in line 2); remove one",
-        ],
+        &[r"2:31: node.interfaces has `eth0` twice (first in line 2); remove one"],
     );
     check(
         r#"[node]

@@ -7,25 +7,19 @@ fn each_has_its_line() {
     check(
         r"[pools.web]
 ",
-        &[
-            r#"1:1: [pools.web] has no `backends`; write backends = [{ address = "10.0.0.11:8080" }]"#,
-        ],
+        &[r#"1:1: [pools.web] has no `backends`; write backends = [{ address = "10.0.0.11:8080" }]"#],
     );
     check(
         r"[pools.web]
 backends = []
 ",
-        &[
-            r#"2:12: pools.web.backends is empty; write backends = [{ address = "10.0.0.11:8080" }]"#,
-        ],
+        &[r#"2:12: pools.web.backends is empty; write backends = [{ address = "10.0.0.11:8080" }]"#],
     );
     check(
         r"[pools.web]
 backends = {}
 ",
-        &[
-            r"2:12: pools.web.backends is a table, not an array; put it in square brackets",
-        ],
+        &[r"2:12: pools.web.backends is a table, not an array; put it in square brackets"],
     );
     check(
         r#"[pools."a/b"]
@@ -109,17 +103,13 @@ backends = [
   { address = "10.0.0.12:80", name = "a" },
 ]
 "#,
-        &[
-            r"4:38: two backends of pool `web` are named `a` (the other in line 3); name them differently",
-        ],
+        &[r"4:38: two backends of pool `web` are named `a` (the other in line 3); name them differently"],
     );
     check(
         r#"[pools.web]
 backends = [{ address = "10.0.0.11:80", weight = 257 }]
 "#,
-        &[
-            r"2:50: pools.web.backends.weight is 257, more than 256; write a number from 0 to 256",
-        ],
+        &[r"2:50: pools.web.backends.weight is 257, more than 256; write a number from 0 to 256"],
     );
     check(
         r#"[pools.web]
@@ -159,9 +149,7 @@ backends = [{ address = "10.0.0.11:80", backup = true }]
         r#"[pools.web]
 backends = [{ name = "a" }]
 "#,
-        &[
-            r#"2:13: a backend of pool `web` has no `address`; write address = "10.0.0.11:8080""#,
-        ],
+        &[r#"2:13: a backend of pool `web` has no `address`; write address = "10.0.0.11:8080""#],
     );
     backend(
         r"web1.example.org:80",
@@ -177,9 +165,7 @@ backends = [{ name = "a" }]
     );
     backend(
         r"10.0.0.11",
-        &[
-            r"2:25: pools.web.backends.address is `10.0.0.11`, without a port; write 10.0.0.11:80 for port 80",
-        ],
+        &[r"2:25: pools.web.backends.address is `10.0.0.11`, without a port; write 10.0.0.11:80 for port 80"],
     );
     backend(
         r"10.0.0.11:",
@@ -189,27 +175,19 @@ backends = [{ name = "a" }]
     );
     backend(
         r"10.0.0.11:0",
-        &[
-            r"2:25: pools.web.backends.address has port 0; write a port from 1 to 65535",
-        ],
+        &[r"2:25: pools.web.backends.address has port 0; write a port from 1 to 65535"],
     );
     backend(
         r"10.0.0.11:65536",
-        &[
-            r"2:25: pools.web.backends.address has `65536` for its port; write a number from 1 to 65535",
-        ],
+        &[r"2:25: pools.web.backends.address has `65536` for its port; write a number from 1 to 65535"],
     );
     backend(
         r"10.0.0.11:http",
-        &[
-            r"2:25: pools.web.backends.address has `http` for its port; write a number from 1 to 65535",
-        ],
+        &[r"2:25: pools.web.backends.address has `http` for its port; write a number from 1 to 65535"],
     );
     backend(
         r"10.0.0.11:80-90",
-        &[
-            r"2:25: pools.web.backends.address has `80-90` for its port; write a number from 1 to 65535",
-        ],
+        &[r"2:25: pools.web.backends.address has `80-90` for its port; write a number from 1 to 65535"],
     );
     backend(
         r"10.0.0.256:80",
@@ -225,9 +203,7 @@ backends = [{ name = "a" }]
     );
     backend(
         r"",
-        &[
-            r"2:25: pools.web.backends.address is empty; write an address and port, as in 192.0.2.10:80",
-        ],
+        &[r"2:25: pools.web.backends.address is empty; write an address and port, as in 192.0.2.10:80"],
     );
     backend(
         r"80",

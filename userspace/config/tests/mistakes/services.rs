@@ -19,15 +19,11 @@ listen = "127.0.0.1:80"
 mode = "http"
 pool = "web"
 "#,
-        &[
-            r"2:10: services.www.listen is a string, not an array; put it in square brackets",
-        ],
+        &[r"2:10: services.www.listen is a string, not an array; put it in square brackets"],
     );
     listen(
         r"",
-        &[
-            r#"2:10: services.www.listen is empty; write listen = ["192.0.2.10:80"]"#,
-        ],
+        &[r#"2:10: services.www.listen is empty; write listen = ["192.0.2.10:80"]"#],
     );
     check(
         r#"[services."w w"]
@@ -45,9 +41,7 @@ listen = ["127.0.0.1:8080"]
 mode = "htpp"
 pool = "web"
 "#,
-        &[
-            r#"3:8: services.www.mode is `htpp`, which is none of its values; did you mean "http"?"#,
-        ],
+        &[r#"3:8: services.www.mode is `htpp`, which is none of its values; did you mean "http"?"#],
     );
     check(
         r#"[services.www]
@@ -75,9 +69,7 @@ listen = ["127.0.0.1:8080"]
 mode = "http"
 pool = "wbe"
 "#,
-        &[
-            r"4:8: services.www.pool is `wbe`, and there is no such pool; did you mean `web`?",
-        ],
+        &[r"4:8: services.www.pool is `wbe`, and there is no such pool; did you mean `web`?"],
     );
     check(
         r#"[services.www]
@@ -85,9 +77,7 @@ listen = ["127.0.0.1:8080"]
 mode = "http"
 pool = "static"
 "#,
-        &[
-            r"4:8: services.www.pool is `static`, and there is no such pool; write a section [pools.static]",
-        ],
+        &[r"4:8: services.www.pool is `static`, and there is no such pool; write a section [pools.static]"],
     );
     check(
         r#"[services.www]
@@ -95,9 +85,7 @@ listen = ["127.0.0.1:8080"]
 mode = "http"
 pool = []
 "#,
-        &[
-            r"4:8: services.www.pool is an array, not a string; put it in double quotes",
-        ],
+        &[r"4:8: services.www.pool is an array, not a string; put it in double quotes"],
     );
     http(
         r#"tls = {}
@@ -182,9 +170,7 @@ mode = "l4"
 pool = "web"
 forward = "dsr"
 "#,
-        &[
-            r#"7:11: services.www.forward is `dsr`, which this version does not have; it has "nat""#,
-        ],
+        &[r#"7:11: services.www.forward is `dsr`, which this version does not have; it has "nat""#],
     );
     check(
         r#"[node]
@@ -195,9 +181,7 @@ mode = "l4"
 pool = "web"
 forward = "snat"
 "#,
-        &[
-            r#"7:11: services.www.forward is `snat`, which is none of its values; did you mean "nat"?"#,
-        ],
+        &[r#"7:11: services.www.forward is `snat`, which is none of its values; did you mean "nat"?"#],
     );
     check(
         r#"[node]
@@ -208,9 +192,7 @@ mode = "l4"
 pool = "web"
 ring_size = 65536
 "#,
-        &[
-            r"7:13: services.www.ring_size is 65536, which is no prime; the next primes are 65521 and 65537",
-        ],
+        &[r"7:13: services.www.ring_size is 65536, which is no prime; the next primes are 65521 and 65537"],
     );
     check(
         r#"[node]
@@ -221,9 +203,7 @@ mode = "l4"
 pool = "web"
 ring_size = 100
 "#,
-        &[
-            r"7:13: services.www.ring_size is 100, less than 251; write a number from 251 to 655373",
-        ],
+        &[r"7:13: services.www.ring_size is 100, less than 251; write a number from 251 to 655373"],
     );
     http(
         r#"[services.www.timeouts]
