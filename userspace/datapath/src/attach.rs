@@ -159,7 +159,7 @@ pub(crate) fn attach(
                 How::New
             }
         };
-        tracing::info!(interface = name, mode = mode.as_str(), how = ?how, "XDP attached");
+        tracing::debug!(interface = name, mode = mode.as_str(), how = ?how, "XDP attached");
         done.push(Attached {
             interface: Some(name.clone()),
             how,

@@ -25,6 +25,7 @@ mod assign;
 mod attach;
 mod changes;
 mod datapath;
+pub mod doctor;
 mod error;
 pub mod fdpass;
 pub mod listen;

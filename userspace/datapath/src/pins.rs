@@ -102,22 +102,12 @@ impl Pins {
         Ok(found)
     }
 
-    /// Directories with links of other versions.
+    /// Directories of other versions.
     pub(crate) fn others(&self) -> io::Result<Vec<PathBuf>> {
-        let mut others = Vec::new();
-        for entry in fs::read_dir(&self.root)? {
-            let path = entry?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            let is_hash = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
-            if is_hash && path != self.own && path.is_dir() {
-                others.push(path);
-            }
-        }
-        others.sort();
-        Ok(others)
+        Ok(versions(&self.root)?
+            .into_iter()
+            .filter(|path| *path != self.own)
+            .collect())
     }
 
     /// Removes this version's pins, and the directory if nothing else is in it. What nobody holds any more is freed.
@@ -128,6 +118,24 @@ impl Pins {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// The directories of all versions in a pin directory.
+pub(crate) fn versions(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut versions = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let is_hash = name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_hash && path.is_dir() {
+            versions.push(path);
+        }
+    }
+    versions.sort();
+    Ok(versions)
 }
 
 /// Removes one version's directory. bpffs knows no subtree removal beyond what it holds: two levels.
@@ -173,6 +181,11 @@ fn lock(root: &Path) -> Result<Flock<File>, OpenError> {
         }),
         Err((_, e)) => Err(file("cannot lock", root)(e.into())),
     }
+}
+
+/// The process that has a pin directory, as far as /proc tells.
+pub(crate) fn holder_of(root: &Path) -> Option<i32> {
+    holder(&File::open(root).ok()?)
 }
 
 /// The process that holds the lock, as far as /proc tells.

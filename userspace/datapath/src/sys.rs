@@ -4,6 +4,8 @@
 //! Safe functions over raw calls, nothing more: no names, no policy, no retry. Typed maps are built on it in `table`,
 //! links in `attach`.
 
+pub(crate) mod ethtool;
+
 use std::{
     ffi::CString,
     fmt, io,

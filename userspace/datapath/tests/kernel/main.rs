@@ -4,6 +4,7 @@
 //! network namespaces and a bpf file system of its own, without names: they vanish with the test, however it ends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
+mod doctor;
 mod lab;
 mod lifecycle;
 mod nat;
