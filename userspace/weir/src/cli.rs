@@ -49,6 +49,18 @@ pub(crate) enum Command {
     },
     /// Show or set tunables, as sysctl(8) does.
     Sysctl(SysctlArgs),
+    /// Say whether this box can run weir, and what stands in the way. Changes nothing. Exit code 0: it can; 1: it can't.
+    Doctor {
+        /// Interfaces to look at. Default: those of the configuration, else all that are up.
+        #[arg(conflicts_with = "config")]
+        interfaces: Vec<String>,
+        /// Take the interfaces from this configuration.
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// A child process of `weir run`.
     #[command(subcommand, hide = true)]
     Role(Role),

@@ -114,7 +114,7 @@ fn show<T: DeserializeOwned + serde::Serialize>(
 }
 
 /// A reader that goes away early (`weir pools | head`) is no error.
-fn print(text: &str) -> anyhow::Result<()> {
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other.context("standard output"),

@@ -11,6 +11,7 @@ mod context;
 mod control;
 #[cfg(test)]
 mod docs;
+mod doctor;
 mod ipc;
 mod logging;
 mod privileges;
@@ -39,6 +40,13 @@ fn main() -> ExitCode {
         } => client::backend(wish, &backend, &socket),
         Command::Reload { socket } => client::reload(&socket),
         Command::Sysctl(args) => client::sysctl(&args),
+        Command::Doctor {
+            interfaces,
+            config,
+            json,
+        } => {
+            return doctor::run(interfaces, config.as_deref(), json).unwrap_or_else(|e| fail(&e));
+        }
         Command::Role(Role::Relay {
             workers,
             access_log,
