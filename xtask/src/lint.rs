@@ -55,6 +55,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
         "clippy",
         cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     );
+    // Not among "all targets": it is kept out of a plain `cargo test`.
+    check(
+        "clippy of the datapath's kernel tests",
+        cargo(&[
+            "clippy",
+            "--package",
+            "weir-datapath",
+            "--test",
+            "kernel",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    );
     let mut of_fuzz = cargo(&["clippy", "--all-targets", "--manifest-path", fuzz, "--target-dir"]);
     of_fuzz.arg(&workspace.target).args(["--", "-D", "warnings"]);
     check("clippy of the fuzz crate", of_fuzz);

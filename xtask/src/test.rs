@@ -99,10 +99,17 @@ impl Rung {
                 vec![(command, &[])]
             }
             // They share pins' directories and the kernel's memory for maps.
-            Self::Dataplane => vec![(
-                cargo(&["--no-fail-fast", "--package", "weir-dataplane-tests"]),
-                &[],
-            )],
+            Self::Dataplane => vec![
+                (
+                    cargo(&["--no-fail-fast", "--package", "weir-dataplane-tests"]),
+                    &[],
+                ),
+                // Apart from the crate's other tests, which need no root and belong to the first rung.
+                (
+                    cargo(&["--no-fail-fast", "--package", "weir-datapath", "--test", "kernel"]),
+                    &["--test-threads=2"],
+                ),
+            ],
             // Each test has namespaces of its own; more than two at once starve each other on a small machine.
             Self::Netns => vec![(
                 cargo(&[
