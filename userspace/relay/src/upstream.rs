@@ -252,13 +252,14 @@ impl Peer {
         self.backend.key.address
     }
 
-    /// An idle connection that has not ended, as far as the system has told.
+    /// An idle connection that has not ended, as far as the runtime knows; with `ask`, as far as the system knows, at
+    /// the price of a call: for requests that can't be sent a second time.
     #[inline]
-    pub(crate) fn take_idle(&self) -> Option<TcpStream> {
+    pub(crate) fn take_idle(&self, ask: bool) -> Option<TcpStream> {
         let mut idle = self.idle.borrow_mut();
         while let Some(Idle { stream, .. }) = idle.pop_back() {
             self.cell.idle.sub(1);
-            if is_quiet(&stream) {
+            if is_quiet(&stream) && (!ask || is_silent(&stream)) {
                 return Some(stream);
             }
         }
@@ -304,6 +305,13 @@ impl Drop for Peer {
 fn is_quiet(stream: &TcpStream) -> bool {
     let mut byte = [0];
     matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// As [`is_quiet`], but asks the system.
+fn is_silent(stream: &TcpStream) -> bool {
+    use rustix::net::{RecvFlags, recv};
+    let mut byte = [0];
+    recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(rustix::io::Errno::AGAIN)
 }
 
 /// A connection to a backend while it is used.

@@ -71,11 +71,11 @@ pub(super) fn protected(name: &[u8]) -> bool {
         "via",
         "x-real-ip",
     ];
-    // X-Forwarded-*, X-Real-IP and their kind.
-    let extension = name
-        .get(..2)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"x-"));
-    extension || NAMES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
+    // X-Forwarded-For, -Proto, -Host and their kind.
+    let forwarded = name
+        .get(..11)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded"));
+    forwarded || NAMES.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
 }
 
 /// What `Connection` fields say.

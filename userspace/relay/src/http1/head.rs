@@ -166,9 +166,9 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> R
     }
 }
 
-/// Whether the first line (request or status line) is complete in `buf`.
-pub(super) fn has_first_line(buf: &[u8]) -> bool {
-    memmem::find(buf, b"\r\n").is_some()
+/// The first line (request or status line) without its end; None if it is not whole.
+pub(super) fn first_line(buf: &[u8]) -> Option<&[u8]> {
+    buf.get(..memmem::find(buf, b"\r\n")?)
 }
 
 /// The fault that a parse error of `httparse` stands for.

@@ -76,15 +76,10 @@ pub fn parse<'h, 'b>(
         if buf.len() < limits.bytes {
             return Ok(None);
         }
-        let in_target = !head::has_first_line(buf);
-        return Err(if in_target {
-            Malformed::TargetTooLong
-        } else {
-            Malformed::TooLarge
-        });
+        return Err(too_large(buf, limits));
     };
     if head_len > limits.bytes {
-        return Err(Malformed::TooLarge);
+        return Err(too_large(buf, limits));
     }
     let (Some(method), Some(path), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed::RequestLine);
@@ -256,12 +251,25 @@ pub(super) fn drop_nominated(all: &[httparse::Header<'_>], dropped: &mut Positio
     }
 }
 
+/// Whether it is the request line already that does not fit.
+#[cold]
+fn too_large(buf: &[u8], limits: HeadLimits) -> Malformed {
+    match head::first_line(buf) {
+        Some(line) if line.len() < limits.bytes => Malformed::TooLarge,
+        Some(_) | None => Malformed::TargetTooLong,
+    }
+}
+
 /// A version that is well-formed but not spoken here is another matter than no version at all.
 #[cold]
 fn version_fault(buf: &[u8]) -> Malformed {
-    let line = buf.split(|b| *b == b'\r').next().unwrap_or_default();
-    let version = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-    match version {
+    let line = head::first_line(buf).unwrap_or(buf);
+    let mut parts = line.split(|b| *b == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    if method.is_none() || target.is_none_or(<[u8]>::is_empty) || parts.next().is_some() {
+        return Malformed::RequestLine;
+    }
+    match version.unwrap_or_default() {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
         {
@@ -274,7 +282,7 @@ fn version_fault(buf: &[u8]) -> Malformed {
 /// What is wrong with a request line that `httparse` gave up on.
 #[cold]
 fn first_line_fault(buf: &[u8]) -> Malformed {
-    let line = buf.split(|b| *b == b'\r').next().unwrap_or_default();
+    let line = head::first_line(buf).unwrap_or(buf);
     let mut parts = line.splitn(2, |b| *b == b' ');
     let method = parts.next().unwrap_or_default();
     if method.is_empty() || !method.iter().all(|b| fields::is_token(*b)) {

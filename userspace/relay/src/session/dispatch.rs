@@ -39,7 +39,7 @@ impl Session {
             };
             self.address_to(x, index)?;
             if !x.fresh_only
-                && let Some(stream) = peer.take_idle()
+                && let Some(stream) = peer.take_idle(!x.idempotent)
             {
                 x.reused = true;
                 x.connect_took = Some(Duration::ZERO);

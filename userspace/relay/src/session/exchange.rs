@@ -12,7 +12,7 @@ use std::{
 
 use weir_core::balance::Tried;
 
-use super::{Interrupt, Session, http, timeouts};
+use super::{Interrupt, LINGER, Session, http, timeouts};
 use crate::{
     fault::Fault,
     http1::{
@@ -89,6 +89,8 @@ pub(super) struct Exchange {
     pub(super) fault: Option<Fault>,
     /// The deadline is that of the exchange, not of what came before it.
     armed: bool,
+    /// The response is over, the request is not.
+    overtime: bool,
     pub(super) reused: bool,
     /// The last bytes of the response announced the end of the connection.
     pub(super) end_announced: bool,
@@ -185,6 +187,7 @@ impl Exchange {
             bytes_out: 0,
             fault: None,
             armed: false,
+            overtime: false,
             reused: false,
             end_announced: false,
         }
@@ -309,6 +312,8 @@ impl Session {
             let scratch = &mut *worker.scratch.borrow_mut();
             let up = match self.step_up(cx, scratch, x) {
                 Ok(step) => step,
+                // Its response is whole: what it does with the rest of its request is its own affair.
+                Err(_) if x.overtime => return Poll::Ready(Ok(Done::Response)),
                 Err(fault) => return Poll::Ready(Err(fault)),
             };
             let down = match self.step_down(cx, scratch, x) {
@@ -317,7 +322,8 @@ impl Session {
             };
             if x.down.pending.is_none() {
                 match x.down.stage {
-                    Stage::Done => return Poll::Ready(Ok(Done::Response)),
+                    Stage::Done if x.up.abandoned || x.is_sent() => return Poll::Ready(Ok(Done::Response)),
+                    Stage::Done => self.enter_overtime(x),
                     Stage::Upgraded => return Poll::Ready(Ok(Done::Upgraded)),
                     Stage::Head | Stage::Body => {}
                 }
@@ -341,13 +347,26 @@ impl Session {
         match self.interrupted(cx) {
             None => Poll::Pending,
             Some(Interrupt::Cut) => Poll::Ready(Err(Fault::Drained)),
+            Some(Interrupt::Late) if x.overtime => Poll::Ready(Ok(Done::Response)),
             Some(Interrupt::Late) => Poll::Ready(Err(self.patience(x).1)),
+        }
+    }
+
+    /// The response is over before the request is: the client is shown the end of the response, and the backend still
+    /// gets what comes of the request, as long as something comes.
+    fn enter_overtime(&self, x: &mut Exchange) {
+        if !std::mem::replace(&mut x.overtime, true) && !x.keep_alive {
+            // If it can't be shown the end, it has ended.
+            let _ = self.client.finish();
         }
     }
 
     /// Who is waited for: how long, and what it means if it takes longer.
     fn patience(&self, x: &Exchange) -> (Duration, Fault) {
         let timeouts = timeouts(&x.route);
+        if x.overtime {
+            return (LINGER, Fault::ClientTimeout);
+        }
         let reads_request =
             !x.up.abandoned && !x.is_read() && x.up.pending.is_none() && x.sent >= x.out.len();
         if x.down.pending.is_some() || (reads_request && !x.expect) {

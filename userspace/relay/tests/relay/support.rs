@@ -20,7 +20,7 @@ use weir_core::{
 use weir_relay::{AccessLog, BackendCounts, Listener, Options, Reason, Relay, ServiceCounts};
 
 /// No wait in these tests is longer. What takes longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const UP: Word = Word {
     state: State::Up,
@@ -231,7 +231,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::yield_now();
+        // Leaves the core to what is waited for; how long is of no account to the outcome.
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
@@ -466,4 +467,45 @@ pub(crate) fn value(head: &str, name: &str) -> Option<String> {
     };
     let values: Vec<_> = head.split("\r\n").skip(1).filter_map(field).collect();
     (!values.is_empty()).then(|| values.join("|"))
+}
+
+/// Bytes that depend on their place, so that any that is lost, doubled or moved shows.
+pub(crate) fn pattern(from: usize, count: usize, seed: u64) -> Vec<u8> {
+    let words = (from / 8) as u64..(from + count).div_ceil(8) as u64;
+    let mut bytes = Vec::with_capacity(count + 16);
+    for word in words {
+        bytes.extend_from_slice(&(word + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    }
+    bytes.drain(..from % 8);
+    bytes.truncate(count);
+    bytes
+}
+
+pub(crate) fn write_pattern_from(mut to: &TcpStream, from: usize, count: usize, seed: u64) {
+    to.write_all(&pattern(from, count, seed)).unwrap();
+}
+
+pub(crate) fn write_pattern(to: &TcpStream, total: usize, seed: u64) {
+    const PIECE: usize = 1 << 20;
+    for from in (0..total).step_by(PIECE) {
+        write_pattern_from(to, from, PIECE.min(total - from), seed);
+    }
+}
+
+/// Reads that many bytes of the pattern, with a pause of the mind now and then; answers how many.
+pub(crate) fn check_pattern(mut from: &TcpStream, total: usize, seed: u64) -> usize {
+    let mut buf = vec![0; 300_000];
+    let mut got = 0;
+    while got < total {
+        let most = buf.len().min(total - got);
+        let n = from.read(&mut buf[..most]).unwrap();
+        assert_ne!(n, 0, "ended after {got} of {total} bytes");
+        assert!(
+            buf[..n] == pattern(got, n, seed),
+            "differs between {got} and {}",
+            got + n
+        );
+        got += n;
+    }
+    got
 }
