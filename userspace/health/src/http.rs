@@ -76,7 +76,10 @@ pub(crate) async fn exchange(
 }
 
 async fn read_status(mut stream: impl AsyncRead + Unpin) -> Result<u16, Failure> {
-    let mut head = Head { unread: Vec::with_capacity(USUAL_HEAD), searched: 0 };
+    let mut head = Head {
+        unread: Vec::with_capacity(USUAL_HEAD),
+        searched: 0,
+    };
     let mut room = MAX_HEAD;
     loop {
         if let Some(status) = head.status()? {

@@ -20,7 +20,7 @@ use crate::{
 const MS: Duration = Duration::from_millis(1);
 const SEEDS: u64 = 64;
 /// Virtual time of one world.
-const LIFE: Duration = Duration::from_secs(100);
+const LIFE: Duration = Duration::from_secs(60);
 const POOLS: [(&str, usize); 3] = [("a", 3), ("b", 24), ("c", 7)];
 
 /// What is to happen.

@@ -576,16 +576,19 @@ async fn https_against_the_systems_roots() {
 }
 
 #[tokio::test]
-async fn the_name_is_sent() {
+async fn name_and_protocol_are_sent() {
     let (sender, mut seen) = mpsc::unbounded_channel();
-    let config = self_signed(&["x"]);
+    let mut config = ServerConfig::clone(&self_signed(&["x"]));
+    // A server that would rather speak HTTP/2.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let config = Arc::new(config);
     let target = serve(V4, move |stream| {
         let (config, sender) = (config.clone(), sender.clone());
         async move {
             let mut stream = TlsAcceptor::from(config).accept(stream).await.unwrap();
-            sender
-                .send(stream.get_ref().1.server_name().map(str::to_owned))
-                .unwrap();
+            let connection = stream.get_ref().1;
+            assert_eq!(connection.alpn_protocol(), Some(b"http/1.1".as_slice()));
+            sender.send(connection.server_name().map(str::to_owned)).unwrap();
             read_request(&mut stream).await;
             stream.write_all(OK).await.unwrap();
         }
