@@ -46,6 +46,9 @@ pub(crate) struct State {
     pub(crate) returns: BTreeMap<ListenKey, ReturnTarget>,
     /// What each ring was filled from, as far as this process filled it.
     pub(crate) filled: BTreeMap<(ServiceName, Family), Filled>,
+    /// When this process first gave a ring backends, in seconds of CLOCK_MONOTONIC. A ring taken over has no entry: it
+    /// is as old as can be.
+    pub(crate) began: BTreeMap<(ServiceName, Family), u32>,
     /// Areas that were replaced by the last plan.
     pub(crate) leaving: Vec<Area>,
 }
@@ -62,6 +65,11 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
+
+/// For this many seconds after a ring got its first backends its slots name no previous one: backends that are checked
+/// for the first time come up one after another, and no flow can be much older. Otherwise UDP would stay with the first
+/// of them for the whole grace time. TCP flows of these seconds are recorded and found like any other.
+const YOUNG: u32 = 5;
 
 /// What a ring was filled from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -154,9 +162,14 @@ pub(crate) fn plan(
         "listen addresses",
         services.iter().map(|s| s.keys.len()).sum(),
         limits.service_keys,
-        "service_keys",
+        "listen on fewer addresses and ports",
     )?;
-    fits("backend addresses", returns.len(), limits.returns, "returns")?;
+    fits(
+        "backend addresses",
+        returns.len(),
+        limits.returns,
+        "take fewer backends, or give them fixed ports",
+    )?;
     next.backends = backends;
     next.returns = returns;
 
@@ -171,6 +184,7 @@ pub(crate) fn plan(
         now,
         writes: Vec::new(),
         filled: BTreeMap::new(),
+        began: BTreeMap::new(),
     };
     for service in &services {
         let Some(id) = next.assignment.services.get(service.name) else {
@@ -194,7 +208,13 @@ pub(crate) fn plan(
             next.services.insert(*key, value);
         }
     }
-    let Rings { writes, filled, .. } = rings;
+    let Rings {
+        writes,
+        filled,
+        began,
+        ..
+    } = rings;
+    next.began = began;
     next.filled = filled
         .into_iter()
         .map(|(key, (filled, _))| (key, filled))
@@ -289,19 +309,22 @@ fn checked(wanted: &Wanted) -> Result<Vec<Checked<'_>>, Error> {
     Ok(out)
 }
 
-fn fits(what: &'static str, need: usize, room: u32, tunable: &'static str) -> Result<(), Error> {
+fn fits(what: &'static str, need: usize, room: u32, mend: &'static str) -> Result<(), Error> {
     let (need, room) = (need as u64, u64::from(room));
     if need > room {
         Err(Error::Full {
             what,
             need,
             room,
-            tunable,
+            mend,
         })
     } else {
         Ok(())
     }
 }
+
+/// Why there may be no number although fewer are wanted than there is room for.
+const RESTING: &str = "take fewer; numbers of those removed are free again after the flow horizon";
 
 /// Gives every wanted name its number and says what must be forgotten first.
 fn number(
@@ -324,7 +347,7 @@ fn number(
 
     for &name in &names {
         let given = next.services.give(name, limits.services, now, limits.horizon);
-        let given = given.ok_or_else(|| full("services", names.len(), limits.services, "services"))?;
+        let given = given.ok_or_else(|| full("services", names.len(), limits.services, RESTING))?;
         if given.reused {
             ops.push(Op::ResetService(given.number));
         }
@@ -332,7 +355,7 @@ fn number(
     let mut reused = BTreeSet::new();
     for &key in &keys {
         let given = next.backends.give(key, limits.backends, now, limits.horizon);
-        let given = given.ok_or_else(|| full("backends", keys.len() + 1, limits.backends, "backends"))?;
+        let given = given.ok_or_else(|| full("backends", keys.len() + 1, limits.backends, RESTING))?;
         if given.reused {
             reused.insert(given.number);
         }
@@ -344,12 +367,12 @@ fn number(
     Ok(next)
 }
 
-fn full(what: &'static str, need: usize, room: u32, tunable: &'static str) -> Error {
+fn full(what: &'static str, need: usize, room: u32, mend: &'static str) -> Error {
     Error::Full {
         what,
         need: need as u64,
         room: room.into(),
-        tunable,
+        mend,
     }
 }
 
@@ -457,6 +480,7 @@ struct Rings<'a, R> {
     writes: Vec<Op>,
     /// Done already in this plan, with the service entry that follows.
     filled: BTreeMap<(ServiceName, Family), (Filled, Service)>,
+    began: BTreeMap<(ServiceName, Family), u32>,
 }
 
 impl<R: Fn(Area) -> Vec<Slot>> Rings<'_, R> {
@@ -517,6 +541,12 @@ impl<R: Fn(Area) -> Vec<Slot>> Rings<'_, R> {
             generation,
             ..service
         };
+        let began = match (self.old.began.get(&key), old_area) {
+            (Some(&began), _) => Some(began),
+            (None, None) => (!filled.takers.is_empty()).then_some(self.now),
+            (None, Some(_)) => None,
+        };
+        self.began.extend(began.map(|began| (key.clone(), began)));
         let done = match old_area {
             _ if none_of_this_family => service,
             Some(area) if area.len == nat.ring_size && self.old.filled.get(&key) == Some(&filled) => {
@@ -534,7 +564,8 @@ impl<R: Fn(Area) -> Vec<Slot>> Rings<'_, R> {
                 let current =
                     rings::fill(self.limits.hash_key, nat.ring_size, &filled.takers).map_err(ring)?;
                 let old_slots = old_area.map(|area| (self.read)(area)).unwrap_or_default();
-                let slots = rings::follow(&old_slots, &current, self.now, self.limits.horizon);
+                let young = began.is_some_and(|began| self.now.saturating_sub(began) < YOUNG);
+                let slots = rings::follow(&old_slots, &current, self.now, self.limits.horizon, young);
                 match old_area {
                     Some(area) if old_slots == slots => with(area, before.generation),
                     _ => {
@@ -542,7 +573,7 @@ impl<R: Fn(Area) -> Vec<Slot>> Rings<'_, R> {
                             what: "ring slots",
                             need: self.space.used() + u64::from(nat.ring_size),
                             room: self.limits.ring_slots.into(),
-                            tunable: "ring_slots",
+                            mend: "take a smaller ring_size, or fewer L4 services",
                         })?;
                         self.writes.push(Op::WriteRing(area, slots));
                         with(area, before.generation.wrapping_add(1))

@@ -23,13 +23,26 @@ pub enum OpenError {
         /// The pin directory as configured.
         path: PathBuf,
     },
-    /// Another control process holds the pin directory.
+    /// Somebody else could change what is pinned.
+    #[error(
+        "{} belongs to user {owner} with mode {mode:o}: others could change what weir pins there; remove it, or make it \
+         root's with mode 755", path.display()
+    )]
+    Unsafe {
+        /// The pin directory, or the directory of the state.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Another control process holds the pin directory, or the directory of the state.
     #[error(
         "another weir control process{} uses {}; stop it first, or give this one another node.pins and admin.socket",
         pid.map(|p| format!(" (pid {p})")).unwrap_or_default(), path.display()
     )]
     Locked {
-        /// The pin directory.
+        /// The directory.
         path: PathBuf,
         /// The process that holds it, when it says so.
         pid: Option<i32>,
@@ -138,9 +151,7 @@ pub enum Error {
     #[error("{0} is given twice: every service name and every listen address can be used once")]
     Duplicate(String),
     /// A table has no room.
-    #[error(
-        "{what} do not fit: {need} needed, room for {room}; raise {tunable} (the pins must then be made anew)"
-    )]
+    #[error("{what} do not fit: {need} needed, room for {room}; {mend}")]
     Full {
         /// What there is too much of.
         what: &'static str,
@@ -148,8 +159,8 @@ pub enum Error {
         need: u64,
         /// How many fit.
         room: u64,
-        /// The capacity to raise.
-        tunable: &'static str,
+        /// What the operator can do.
+        mend: &'static str,
     },
     /// A ring's size is not one that Maglev can fill.
     #[error("service {service}: a ring of {size} slots cannot be built: {cause}; take a prime such as 65537")]

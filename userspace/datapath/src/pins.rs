@@ -31,8 +31,8 @@ use crate::{
 pub(crate) struct Pins {
     root: PathBuf,
     own: PathBuf,
-    /// Held for as long as the value lives: on the directory itself, so that it binds every process that would use it.
-    _lock: Flock<File>,
+    /// On the pin directory and the directory of the state, held for as long as the value lives.
+    _locks: [Flock<File>; 2],
 }
 
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -44,20 +44,24 @@ impl Pins {
     /// Takes the pin directory: makes what is missing, and locks it.
     ///
     /// # Errors
-    /// When it is not on a bpf file system, or another process has it.
+    /// When it is not on a bpf file system, another process has it, or somebody else may write to it.
     pub(crate) fn take(root: &Path, state_dir: &Path) -> Result<Self, OpenError> {
         require_bpffs(root)?;
         fs::create_dir_all(state_dir).map_err(file("cannot create", state_dir))?;
         fs::create_dir_all(root).map_err(file("cannot create", root))?;
-        let lock = lock(root)?;
+        let locks = [lock(root)?, lock(state_dir)?];
         let own = root.join(format!("{:016x}", weir_abi::ABI_HASH));
         for dir in [own.join("maps"), own.join("links")] {
             fs::create_dir_all(&dir).map_err(file("cannot create", &dir))?;
         }
+        // On a bpf file system everybody may make directories, so somebody may have been here before.
+        for dir in [root, &own] {
+            require_own(dir)?;
+        }
         Ok(Self {
             root: root.to_owned(),
             own,
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -167,6 +171,23 @@ fn require_bpffs(root: &Path) -> Result<(), OpenError> {
     } else {
         Err(OpenError::NoBpffs {
             path: root.to_owned(),
+        })
+    }
+}
+
+/// Others must not be able to replace what is pinned. A sticky directory lets them add, which harms nobody.
+fn require_own(dir: &Path) -> Result<(), OpenError> {
+    let meta = fs::metadata(dir).map_err(file("cannot inspect", dir))?;
+    let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
+    let ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
+    let closed = mode & 0o022 == 0 || mode & 0o1000 != 0;
+    if ours && closed {
+        Ok(())
+    } else {
+        Err(OpenError::Unsafe {
+            path: dir.to_owned(),
+            owner,
+            mode,
         })
     }
 }

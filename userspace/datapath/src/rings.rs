@@ -101,12 +101,16 @@ pub(crate) fn fill(hash_key: [u64; 2], size: u32, takers: &[Taker]) -> Result<Ve
     Ok(table)
 }
 
-/// The slots of a table that follows `old` (empty: none), without changes that are older than `horizon` seconds.
-pub(crate) fn follow(old: &[Slot], table: &[u16], now: u32, horizon: u32) -> Vec<Slot> {
+/// The slots of a table that follows `old` (empty: none), without changes that are older than `horizon` seconds. In a
+/// ring that is `young` no flow is older than the change.
+pub(crate) fn follow(old: &[Slot], table: &[u16], now: u32, horizon: u32, young: bool) -> Vec<Slot> {
     let mut slots = vec![Slot::default(); table.len()];
     ring::merge(old, table, now, &mut slots);
     for slot in &mut slots {
         *slot = ring::settle(*slot, now, horizon);
+        if young {
+            slot.previous = 0;
+        }
     }
     slots
 }

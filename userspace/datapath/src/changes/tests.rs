@@ -482,7 +482,10 @@ fn numbers_outlive_a_backend_and_are_reused_only_after_the_horizon() {
         .plan(&wanted(&[nat("www", &[VIP], &another)]), 190)
         .unwrap_err();
     assert!(matches!(error, Error::Full { what: "backends", .. }), "{error}");
-    assert!(error.to_string().contains("raise backends"), "{error}");
+    assert!(
+        error.to_string().contains("free again after the flow horizon"),
+        "{error}"
+    );
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &another)]), 191);
     assert_eq!(maps.index("web/10.0.0.8:80"), last);
     assert_eq!(ops[0], Op::ResetBackend(last.into()));
@@ -564,7 +567,7 @@ fn what_cannot_be_is_refused_as_a_whole() {
         ),
         (
             vec![service("www", VIP, 101)],
-            "ring slots do not fit: 101 needed, room for 100; raise ring_slots",
+            "ring slots do not fit: 101 needed, room for 100; take a smaller ring_size",
         ),
         (
             (0..11)

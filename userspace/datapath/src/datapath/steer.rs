@@ -63,7 +63,7 @@ impl Datapath {
                 what: "steered listeners",
                 need,
                 room: room.into(),
-                tunable: "sockets",
+                mend: "listen on fewer addresses and ports",
             });
         }
         let mut wanted = BTreeMap::new();

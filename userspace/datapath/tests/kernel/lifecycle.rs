@@ -1,6 +1,6 @@
 //! From open to close: taking over, refusing, cleaning up.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use weir_core::{ids::Protocol, plan::XdpMode};
 use weir_datapath::{Close, Datapath, How, Note, OpenError, Reason};
@@ -380,4 +380,54 @@ fn interfaces_come_and_go_and_change_their_mode() {
     assert_eq!((how("outer"), how("inner")), (How::New, How::TakenOver));
     assert_eq!(programs(), 2);
     lab.weir.run(|| datapath.close(Close::Remove)).unwrap();
+}
+
+#[test]
+fn a_directory_that_others_may_write_to_is_refused() {
+    let lab = Lab::new();
+    let own = own_pins();
+    lab.weir.run(|| {
+        fs::create_dir_all(&own).unwrap();
+        std::os::unix::fs::chown(&own, Some(65534), None).unwrap();
+    });
+    let error = lab.weir.run(|| Datapath::open(lab.options())).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Unsafe { path, owner: 65534, .. } if *path == own),
+        "{error}"
+    );
+    lab.weir
+        .run(|| fs::set_permissions(own.parent().unwrap(), PermissionsExt::from_mode(0o777)))
+        .unwrap();
+    let error = lab.weir.run(|| Datapath::open(lab.options())).unwrap_err();
+    assert!(
+        error.to_string().contains("mode 777: others could change"),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_directory_of_state_belongs_to_one_process() {
+    let lab = Lab::new();
+    let first = open(&lab);
+    let mut options = lab.options();
+    options.pins = bpffs().join("another");
+    let error = lab.weir.run(|| Datapath::open(options)).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Locked { path, .. } if *path == lab.state_dir()),
+        "{error}"
+    );
+    drop(first);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing() {
+    let lab = Lab::new();
+    let mut options = lab.options();
+    // More than the kernel makes of one map.
+    options.capacities.ring_slots = u32::MAX;
+    let error = lab.weir.run(|| Datapath::open(options)).unwrap_err();
+    assert!(matches!(error, OpenError::Load { .. }), "{error}");
+    assert!(error.to_string().contains("lower the capacities"), "{error}");
+    assert!(!lab.weir.run(|| bpffs().join("weir").exists()));
+    assert_eq!(sysctls(&lab)[..2], ["0", "0"]);
 }
