@@ -12,3 +12,6 @@ pub mod response;
 pub mod rules;
 pub mod target;
 pub mod write;
+
+#[cfg(test)]
+mod tests;

@@ -376,13 +376,20 @@ pub(crate) fn poll_connected(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<R
 /// What a failure to connect is due to.
 pub(crate) fn connect_cause(error: &io::Error) -> Cause {
     use io::ErrorKind as Kind;
+    let is = |kinds: &[Kind]| kinds.contains(&error.kind());
     // Only what says something about the backend or the way there is laid to its charge.
-    match error.kind() {
-        Kind::ConnectionRefused | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
-            Cause::Refused
-        }
-        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => Cause::Unreachable,
-        Kind::TimedOut => Cause::TimeoutConnect,
-        _ => Cause::Local,
+    if is(&[
+        Kind::ConnectionRefused,
+        Kind::ConnectionReset,
+        Kind::ConnectionAborted,
+        Kind::BrokenPipe,
+    ]) {
+        Cause::Refused
+    } else if is(&[Kind::HostUnreachable, Kind::NetworkUnreachable, Kind::NetworkDown]) {
+        Cause::Unreachable
+    } else if is(&[Kind::TimedOut]) {
+        Cause::TimeoutConnect
+    } else {
+        Cause::Local
     }
 }

@@ -171,7 +171,12 @@ impl Chunks {
                     };
                 }
                 State::Done => break,
-                state => {
+                state @ (State::Size(..)
+                | State::Extension(..)
+                | State::SizeLf(_)
+                | State::DataCr
+                | State::DataLf
+                | State::Trailer(_)) => {
                     let Some(&byte) = buf.get(at) else { break };
                     at += 1;
                     self.state = self.step(state, byte)?;

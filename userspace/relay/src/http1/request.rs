@@ -33,7 +33,7 @@ pub struct Request<'h, 'b> {
     /// `X-Forwarded-For` and `Forwarded` fields; what becomes of them depends on who sent them.
     pub(super) forwarded: Positions,
     /// No `Host` field, as HTTP/1.0 allows.
-    pub(super) no_host: bool,
+    pub no_host: bool,
 }
 
 /// What follows a request's head.

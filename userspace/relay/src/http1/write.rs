@@ -1,7 +1,7 @@
 //! Heads written anew: what a backend is sent for a request, what a client is sent for a response, and responses of
 //! weir's own.
 
-use std::{io::Write, time::SystemTime};
+use std::{io::Write, net::SocketAddr, time::SystemTime};
 
 use weir_core::plan::Forwarded;
 
@@ -39,9 +39,17 @@ pub fn request(out: &mut Vec<u8>, request: &Request<'_, '_>, changes: &RequestCh
     out.extend_from_slice(request.target.path.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if request.no_host && !changes.rules.removes("host") {
-        // HTTP/1.0 may come without; an absolute target has one all the same.
+        // HTTP/1.0 may come without, HTTP/1.1 may not: an absolute target names its host, else it is where the client
+        // connected to.
         out.extend_from_slice(b"Host: ");
-        out.extend_from_slice(request.target.authority.unwrap_or_default().as_bytes());
+        match (request.target.authority, changes.vars.server) {
+            (Some(authority), _) => out.extend_from_slice(authority.as_bytes()),
+            (None, Some(server)) => {
+                let canonical = SocketAddr::new(server.ip().to_canonical(), server.port());
+                let _ = write!(out, "{canonical}");
+            }
+            (None, None) => {}
+        }
         out.extend_from_slice(b"\r\n");
     }
     let keep = |at: usize, name: &str| {
@@ -110,11 +118,11 @@ pub fn response(
     out.reserve(response.head_len + 128);
     status_line(out, response.status, response.reason);
     fields(out, response.fields, &response.dropped, rules, |_, _| true);
-    if shape.chunked {
-        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-    }
     if !response.dated && response.status >= 200 {
         let _ = write!(out, "Date: {}\r\n", httpdate::HttpDate::from(now()));
+    }
+    if shape.chunked {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
     match shape.connection {
         ClientConnection::Stays => {}
@@ -143,17 +151,30 @@ pub fn interim(out: &mut Vec<u8>, response: &Response<'_, '_>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A response of weir's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Own<'a> {
+    /// Its status.
+    pub status: u16,
+    /// The reason phrase, which is the body as well.
+    pub phrase: &'a str,
+    /// It answers `HEAD`: no body.
+    pub to_head: bool,
+    /// What the client is told of its connection.
+    pub connection: ClientConnection,
+    /// The time.
+    pub now: SystemTime,
+}
+
 /// Adds a whole response of weir's own to `out`.
-pub fn own(
-    out: &mut Vec<u8>,
-    status: u16,
-    phrase: &str,
-    to_head: bool,
-    connection: ClientConnection,
-    rules: &Rules,
-    vars: &Variables<'_>,
-    now: SystemTime,
-) {
+pub fn own(out: &mut Vec<u8>, own: &Own<'_>, rules: &Rules, vars: &Variables<'_>) {
+    let Own {
+        status,
+        phrase,
+        to_head,
+        connection,
+        now,
+    } = *own;
     let body = format!("{status} {phrase}\n");
     status_line(out, status, phrase);
     let _ = write!(

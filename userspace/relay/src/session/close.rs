@@ -13,7 +13,7 @@ use crate::{
     fault::{self, Fault, Verdict},
     http1::{
         rules::Variables,
-        write::{self, ClientConnection},
+        write::{self, ClientConnection, Own},
     },
     reason::Reason,
     scratch::Pending,
@@ -153,18 +153,16 @@ impl Session {
         connection: ClientConnection,
     ) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        let vars = self.variables(route, None);
+        let vars = self.variables(route, None, false);
         let phrase = fault::phrase(status);
-        write::own(
-            &mut out,
+        let own = Own {
             status,
             phrase,
             to_head,
             connection,
-            &route.response_rules,
-            &vars,
-            SystemTime::now(),
-        );
+            now: SystemTime::now(),
+        };
+        write::own(&mut out, &own, &route.response_rules, &vars);
         out
     }
 
@@ -259,7 +257,6 @@ impl Session {
     }
 
     /// Gives an exchange's buffers back to the worker.
-    #[expect(clippy::boxed_local, reason = "the box ends here")]
     pub(super) fn give_back(&self, x: Box<Exchange>) {
         self.worker.scratch.borrow_mut().give_back(x.out);
     }
@@ -291,16 +288,15 @@ pub(crate) fn refuse(worker: &Worker, route: &LocalRoute, mut client: Socket, ad
     };
     let status = verdict.status.unwrap_or(503);
     let (phrase, rules) = (fault::phrase(status), &route.response_rules);
-    write::own(
-        &mut own,
+    let connection = ClientConnection::Ends;
+    let response = Own {
         status,
         phrase,
-        false,
-        ClientConnection::Ends,
-        rules,
-        &vars,
-        SystemTime::now(),
-    );
+        to_head: false,
+        connection,
+        now: SystemTime::now(),
+    };
+    write::own(&mut own, &response, rules, &vars);
     // What the client has sent already must be read, or closing would be a reset that destroys the response.
     let sent = client.send_and_drain(&own, &mut worker.scratch.borrow_mut().buf);
     count(route, verdict, sent.then_some(status), std::time::Duration::ZERO);

@@ -643,7 +643,7 @@ impl Session {
             (false, false, _) => ClientConnection::Stays,
         };
         scratch.head.clear();
-        let vars = self.variables(&x.route, x.backend);
+        let vars = self.variables(&x.route, x.backend, false);
         let shape = ResponseShape {
             chunked: x.down.chunked,
             connection,

@@ -286,7 +286,7 @@ impl Session {
         index: Option<usize>,
     ) {
         let route = Rc::clone(&x.route);
-        let vars = self.variables(&route, index);
+        let vars = self.variables(&route, index, parsed.no_host);
         let changes = RequestChanges {
             rules: &route.request_rules,
             vars: &vars,
@@ -302,12 +302,18 @@ impl Session {
         x.written_for = index;
     }
 
-    pub(super) fn variables<'a>(&self, route: &'a LocalRoute, index: Option<usize>) -> Variables<'a> {
+    /// `server` says that the address the client connected to is needed, whatever the rules say.
+    pub(super) fn variables<'a>(
+        &self,
+        route: &'a LocalRoute,
+        index: Option<usize>,
+        server: bool,
+    ) -> Variables<'a> {
         Variables {
             node: &route.route.node,
             service: &route.route.service,
             client: self.address,
-            server: if route.needs_server {
+            server: if route.needs_server || server {
                 self.client.local_addr().ok()
             } else {
                 None

@@ -1,6 +1,7 @@
 //! The relay over loopback sockets, between scripted raw clients and scripted raw backends.
 //!
 //! Every byte on both sides is the test's own. Ports are the system's choice; every wait has a deadline.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 mod bodies;
 mod control;
