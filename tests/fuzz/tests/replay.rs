@@ -1,0 +1,89 @@
+//! Replays the committed corpus of each fuzz target, and seeded mutations of it, on stable Rust.
+//!
+//! A panic is the failure; after it the input is printed as an escaped string, with the file it comes from.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use weir_abi::Reason;
+use weir_fuzz::mutate::{Random, mutate};
+
+/// Mutations of all inputs of a corpus together.
+const MUTATIONS: usize = 4_000;
+
+/// The committed inputs of a target: name and content, sorted.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let entries = fs::read_dir(&dir).expect("the corpus is committed").flatten();
+    let read = |path: &Path| fs::read(path).expect("an input can be read");
+    let mut inputs: Vec<_> = entries
+        .map(|e| (e.path().display().to_string(), read(&e.path())))
+        .collect();
+    inputs.sort();
+    assert!(
+        inputs.len() >= 20,
+        "{} has {} inputs: is it whole?",
+        dir.display(),
+        inputs.len()
+    );
+    inputs
+}
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let inputs = corpus(target);
+    for (name, input) in &inputs {
+        one(check, input, name);
+    }
+    let mut random = Random::new(0x7765_6972);
+    for round in 0..MUTATIONS {
+        let (name, input) = &inputs[round % inputs.len()];
+        let (_, other) = &inputs[random.below(inputs.len())];
+        let mutated = mutate(input, other, &mut random);
+        one(check, &mutated, &format!("mutation {round} of {name}"));
+    }
+}
+
+fn one(check: fn(&[u8]), input: &[u8], whence: &str) {
+    if catch_unwind(AssertUnwindSafe(|| check(input))).is_err() {
+        panic!("{whence} breaks it: b\"{}\"", input.escape_ascii());
+    }
+}
+
+#[test]
+fn packet() {
+    replay("packet", weir_fuzz::packet::check);
+}
+
+/// A corpus that stops at the first check would find nothing behind it.
+#[test]
+fn packets_reach_every_reason() {
+    let reached = corpus("packet")
+        .iter()
+        .map(|(_, frame)| weir_fuzz::packet::reason(frame).name())
+        .collect();
+    // A kernel helper that fails: the tables in memory have none.
+    let expected: BTreeSet<_> = Reason::ALL
+        .iter()
+        .filter(|r| **r != Reason::Internal)
+        .map(|r| r.name())
+        .collect();
+    assert_eq!(
+        expected.difference(&reached).collect::<Vec<_>>(),
+        [&""; 0],
+        "no input reaches these"
+    );
+}
+
+#[test]
+fn http_head() {
+    replay("http_head", weir_fuzz::http_head::check);
+}
+
+#[test]
+fn config() {
+    replay("config", weir_fuzz::config::check);
+}
