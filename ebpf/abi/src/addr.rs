@@ -17,7 +17,9 @@ impl Addr16 {
     /// The mapped form of an IPv4 address, given as the 4 bytes' native load.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        Self { words: [0, 0, MAPPED, word] }
+        Self {
+            words: [0, 0, MAPPED, word],
+        }
     }
 
     /// An IPv6 address from four native loads.
@@ -71,7 +73,9 @@ impl From<IpAddr> for Addr16 {
             IpAddr::V6(v6) => {
                 let o = v6.octets();
                 let w = |i: usize| u32::from_ne_bytes([o[i], o[i + 1], o[i + 2], o[i + 3]]);
-                Self { words: [w(0), w(4), w(8), w(12)] }
+                Self {
+                    words: [w(0), w(4), w(8), w(12)],
+                }
             }
         }
     }
@@ -83,7 +87,15 @@ mod tests {
 
     #[test]
     fn both_families_survive_the_round_trip() {
-        for text in ["192.0.2.10", "0.0.0.0", "255.255.255.255", "2001:db8::10", "::", "::1", "fe80::1:2:3:4"] {
+        for text in [
+            "192.0.2.10",
+            "0.0.0.0",
+            "255.255.255.255",
+            "2001:db8::10",
+            "::",
+            "::1",
+            "fe80::1:2:3:4",
+        ] {
             let ip: IpAddr = text.parse().unwrap();
             let addr = Addr16::from(ip);
             assert_eq!(addr.to_ip(), ip);

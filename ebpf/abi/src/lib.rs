@@ -18,8 +18,8 @@ pub mod spec;
 pub use addr::Addr16;
 pub use hash::ABI_HASH;
 pub use maps::{
-    Backend, FlowKey, FlowState, NeighborEvent, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey,
-    Settings, Slot, Traffic,
+    Backend, FlowKey, FlowState, NeighborEvent, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
+    ServiceKey, Settings, Slot, Traffic,
 };
 pub use reason::{Note, REASON_COUNT, Reason, Verdict};
 pub use spec::{MAPS, MapSpec};

@@ -42,8 +42,19 @@ pub const SOCKETS: &str = "SOCKETS";
 
 /// Every map that is pinned, in the order in which they are created.
 pub const PINNED: [&str; 13] = [
-    SERVICES, BACKENDS, RINGS, FLOWS, RETURNS, RETURN_FLOWS, SETTINGS, REASONS, SERVICE_TRAFFIC, BACKEND_TRAFFIC,
-    RECORD_LIMIT, STEER, SOCKETS,
+    SERVICES,
+    BACKENDS,
+    RINGS,
+    FLOWS,
+    RETURNS,
+    RETURN_FLOWS,
+    SETTINGS,
+    REASONS,
+    SERVICE_TRAFFIC,
+    BACKEND_TRAFFIC,
+    RECORD_LIMIT,
+    STEER,
+    SOCKETS,
 ];
 
 pub(crate) const fn fold(mut hash: u64) -> u64 {

@@ -4,10 +4,8 @@
 use core::mem::size_of;
 
 use crate::{
-    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
-    ServiceKey, Settings, Slot, Traffic,
-    hash::fnv,
-    names,
+    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
+    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, hash::fnv, names,
 };
 
 /// Slots of a ring unless configured otherwise: a prime, about 650 for each of 100 backends.
@@ -85,7 +83,15 @@ pub struct MapSpec {
 impl MapSpec {
     const fn new<K, V>(name: &'static str, kind: u32, max_entries: u32) -> Self {
         let (key_size, value_size) = (size_of::<K>() as u32, size_of::<V>() as u32);
-        Self { name, kind, key_size, value_size, max_entries, flags: 0, resizable: true }
+        Self {
+            name,
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags: 0,
+            resizable: true,
+        }
     }
 
     const fn flags(self, flags: u32) -> Self {
@@ -93,7 +99,10 @@ impl MapSpec {
     }
 
     const fn fixed(self) -> Self {
-        Self { resizable: false, ..self }
+        Self {
+            resizable: false,
+            ..self
+        }
     }
 
     /// The spec of that name.
@@ -112,7 +121,11 @@ pub const MAPS: [MapSpec; 15] = [
     MapSpec::new::<FlowKey, ReturnVip>(names::RETURN_FLOWS, kind::LRU_HASH, capacity::RETURN_FLOWS),
     MapSpec::new::<u32, Settings>(names::SETTINGS, kind::ARRAY, 1).fixed(),
     MapSpec::new::<u32, u64>(names::REASONS, kind::PERCPU_ARRAY, REASON_COUNT as u32).fixed(),
-    MapSpec::new::<u32, Traffic>(names::SERVICE_TRAFFIC, kind::PERCPU_ARRAY, capacity::SERVICE_TRAFFIC),
+    MapSpec::new::<u32, Traffic>(
+        names::SERVICE_TRAFFIC,
+        kind::PERCPU_ARRAY,
+        capacity::SERVICE_TRAFFIC,
+    ),
     MapSpec::new::<u32, Traffic>(names::BACKEND_TRAFFIC, kind::PERCPU_ARRAY, capacity::BACKENDS),
     MapSpec::new::<u32, RecordLimit>(names::RECORD_LIMIT, kind::PERCPU_ARRAY, 1).fixed(),
     MapSpec::new::<ServiceKey, u32>(names::STEER, kind::HASH, capacity::STEER),
@@ -124,7 +137,15 @@ pub const MAPS: [MapSpec; 15] = [
 pub(crate) const fn fold(mut hash: u64) -> u64 {
     let mut i = 0;
     while i < MAPS.len() {
-        let MapSpec { name, kind, key_size, value_size, max_entries: _, flags, resizable: _ } = MAPS[i];
+        let MapSpec {
+            name,
+            kind,
+            key_size,
+            value_size,
+            max_entries: _,
+            flags,
+            resizable: _,
+        } = MAPS[i];
         hash = fnv(hash, name.as_bytes());
         let words = [kind, key_size, value_size, flags];
         let mut word = 0;
@@ -148,7 +169,10 @@ mod tests {
         }
         let rest = &MAPS[names::PINNED.len()..];
         assert!(rest.iter().all(|spec| !names::PINNED.contains(&spec.name)));
-        assert_eq!(MapSpec::named(names::RINGS).map(|spec| spec.flags), Some(flag::MMAPABLE));
+        assert_eq!(
+            MapSpec::named(names::RINGS).map(|spec| spec.flags),
+            Some(flag::MMAPABLE)
+        );
         assert_eq!(MapSpec::named("rings"), None);
     }
 }

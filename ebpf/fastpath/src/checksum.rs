@@ -55,7 +55,6 @@ impl Delta {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use std::vec::Vec;
 
     use proptest::prelude::*;
@@ -108,6 +107,9 @@ mod tests {
     fn udp_knows_no_checksum_of_zero() {
         assert_eq!(Delta::NONE.half(0x5555, 0x3285).apply_udp(0), 0);
         assert_eq!(Delta::NONE.half(0x5555, 0x3285).apply_udp(0xdd2f), 0xffff);
-        assert_eq!(Delta::NONE.half(1, 2).apply_udp(0xdd2f), Delta::NONE.half(1, 2).apply(0xdd2f));
+        assert_eq!(
+            Delta::NONE.half(1, 2).apply_udp(0xdd2f),
+            Delta::NONE.half(1, 2).apply(0xdd2f)
+        );
     }
 }

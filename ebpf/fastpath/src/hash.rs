@@ -73,11 +73,19 @@ const fn tail(flow: &FlowKey) -> u64 {
 pub const fn flow_hash(key: [u64; 2], flow: &FlowKey) -> u64 {
     let sip = Sip::new(key);
     if flow.dst.is_v4() {
-        return sip.word(pair(flow.src.v4_word(), flow.dst.v4_word())).word(tail(flow)).finish(2);
+        return sip
+            .word(pair(flow.src.v4_word(), flow.dst.v4_word()))
+            .word(tail(flow))
+            .finish(2);
     }
     let [s0, s1, s2, s3] = flow.src.words;
     let [d0, d1, d2, d3] = flow.dst.words;
-    sip.word(pair(s0, s1)).word(pair(s2, s3)).word(pair(d0, d1)).word(pair(d2, d3)).word(tail(flow)).finish(5)
+    sip.word(pair(s0, s1))
+        .word(pair(s2, s3))
+        .word(pair(d0, d1))
+        .word(pair(d2, d3))
+        .word(tail(flow))
+        .finish(5)
 }
 
 /// SipHash-1-3 of two words: what [`crate::maglev`] derives a backend's order of slots from.
@@ -95,7 +103,6 @@ pub const fn slot_of(hash: u64, len: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use core::hash::Hasher as _;
     use core::net::IpAddr;
     use std::vec::Vec;
@@ -157,8 +164,13 @@ mod tests {
     fn flows_spread_evenly() {
         let mut hits = [0u32; 16];
         for n in 0..160_000u32 {
-            let (flow, _) =
-                flow(IpAddr::V4(n.into()), IpAddr::V4(0xc000_020a.into()), (n >> 3) as u16, 80, 6);
+            let (flow, _) = flow(
+                IpAddr::V4(n.into()),
+                IpAddr::V4(0xc000_020a.into()),
+                (n >> 3) as u16,
+                80,
+                6,
+            );
             hits[slot_of(flow_hash([1, 2], &flow), 16) as usize] += 1;
         }
         for count in hits {

@@ -16,19 +16,21 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(feature = "std")]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
 pub mod checksum;
 pub mod hash;
 pub mod maglev;
-#[cfg(feature = "std")]
+#[cfg(any(test, feature = "std"))]
 pub mod memory;
 pub mod parse;
 pub mod pipeline;
 pub mod rewrite;
 pub mod ring;
 pub mod tables;
+#[cfg(test)]
+mod testing;
 pub mod window;
 
 pub use pipeline::{Outcome, handle};

@@ -32,7 +32,14 @@ impl Member {
     /// A member. `id`: a hash of what it is (pool and address, say), the same on every box and in every configuration.
     /// `backend`: its index in `BACKENDS`, written into the table. `weight`: its share, 0 for none.
     pub const fn new(id: u64, backend: u16, weight: u16) -> Self {
-        Self { id, backend, weight, position: 0, step: 0, credit: 0 }
+        Self {
+            id,
+            backend,
+            weight,
+            position: 0,
+            step: 0,
+            credit: 0,
+        }
     }
 }
 
@@ -45,7 +52,11 @@ pub struct NotPrime {
 
 impl fmt::Display for NotPrime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a ring of {} slots: the number must be a prime below 2^31, such as 65537", self.slots)
+        write!(
+            f,
+            "a ring of {} slots: the number must be a prime below 2^31, such as 65537",
+            self.slots
+        )
     }
 }
 

@@ -20,9 +20,9 @@ pub struct Asked {
     pub clock: u64,
     /// Look-ups in `FLOWS`.
     pub flows: u64,
-    /// Slots of rings, and which was the last.
+    /// Slots of rings.
     pub slots: u64,
-    /// Index of the last slot that was read.
+    /// Index into `RINGS` of the slot that was read last.
     pub last_slot: Option<u32>,
 }
 
@@ -151,7 +151,11 @@ impl Tables for MemoryTables {
     }
 
     fn resolve_neighbor(&mut self, next_hop: &Addr16, ifindex: u32) {
-        self.events.push(NeighborEvent { addr: *next_hop, ifindex, reserved: 0 });
+        self.events.push(NeighborEvent {
+            addr: *next_hop,
+            ifindex,
+            reserved: 0,
+        });
     }
 
     fn count(&mut self, reason: Reason) {
@@ -167,9 +171,10 @@ impl Tables for MemoryTables {
     }
 
     fn traffic(&mut self, service: u32, backend: u32, direction: Direction, bytes: u32, new_flow: bool) {
-        for traffic in
-            [self.service_traffic.entry(service).or_default(), self.backend_traffic.entry(backend).or_default()]
-        {
+        for traffic in [
+            self.service_traffic.entry(service).or_default(),
+            self.backend_traffic.entry(backend).or_default(),
+        ] {
             match direction {
                 Direction::In => {
                     traffic.packets_in += 1;

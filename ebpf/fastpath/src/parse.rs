@@ -103,7 +103,9 @@ pub fn parse(frame: Window<'_>) -> Result<Packet, Reason> {
     let mut ether_type = ethernet.get::<u16, 12>();
     let mut network_at = ETHERNET;
     if is_tag(ether_type) {
-        let tagged = frame.header::<{ ETHERNET + VLAN_TAG }>().ok_or(Reason::Truncated)?;
+        let tagged = frame
+            .header::<{ ETHERNET + VLAN_TAG }>()
+            .ok_or(Reason::Truncated)?;
         ether_type = tagged.get::<u16, 16>();
         network_at = ETHERNET + VLAN_TAG;
         if is_tag(ether_type) {
@@ -116,8 +118,20 @@ pub fn parse(frame: Window<'_>) -> Result<Packet, Reason> {
     let l3 = frame.skip(network_at).ok_or(Reason::Truncated)?;
     let available = frame_len - network_at;
     let v4 = ether_type == IPV4;
-    let layer3 = if v4 { ipv4(l3, available)? } else { ipv6::parse(l3, available)? };
-    let Layer3 { src, dst, protocol, transport_at, total_len, hop_limit, traffic_class } = layer3;
+    let layer3 = if v4 {
+        ipv4(l3, available)?
+    } else {
+        ipv6::parse(l3, available)?
+    };
+    let Layer3 {
+        src,
+        dst,
+        protocol,
+        transport_at,
+        total_len,
+        hop_limit,
+        traffic_class,
+    } = layer3;
     let l4 = l3.skip(transport_at).ok_or(Reason::ExtensionHeaders)?;
     let (ports, syn) = transport(l4, protocol, total_len - transport_at)?;
     Ok(Packet {
@@ -130,7 +144,12 @@ pub fn parse(frame: Window<'_>) -> Result<Packet, Reason> {
         hop_limit,
         total_len: total_len as u16,
         traffic_class,
-        flow: FlowKey { src, dst, ports, proto: protocol as u32 },
+        flow: FlowKey {
+            src,
+            dst,
+            ports,
+            proto: protocol as u32,
+        },
     })
 }
 

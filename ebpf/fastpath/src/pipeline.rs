@@ -70,7 +70,10 @@ fn decide<T: Tables>(frame: Window<'_>, tables: &mut T) -> Result<Outcome, Reaso
     if let Some(service) = tables.service(&key) {
         return towards_backend(frame, &packet, &service, &key, tables);
     }
-    let key = ReturnKey { addr: packet.flow.src, port_proto: port_proto(packet.source_port(), packet.protocol()) };
+    let key = ReturnKey {
+        addr: packet.flow.src,
+        port_proto: port_proto(packet.source_port(), packet.protocol()),
+    };
     match tables.return_target(&key) {
         Some(target) => {
             let vip = ReturnVip {
@@ -108,12 +111,17 @@ fn towards_backend<T: Tables>(
     }
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let index = slot_of(flow_hash(settings.hash_key, &packet.flow), service.ring_len);
-    let slot = tables.slot(service.ring_offset.wrapping_add(index)).ok_or(Reason::Inconsistent)?;
+    let slot = tables
+        .slot(service.ring_offset.wrapping_add(index))
+        .ok_or(Reason::Inconsistent)?;
     let chosen = flow::choose(packet, slot, &settings, tables)?;
     if chosen.backend.addr.is_v4() != packet.v4 {
         return Err(Reason::Inconsistent);
     }
-    let query = RouteQuery { dst: chosen.backend.addr, ..query(packet, settings.fib_ifindex) };
+    let query = RouteQuery {
+        dst: chosen.backend.addr,
+        ..query(packet, settings.fib_ifindex)
+    };
     let (ifindex, link) = match tables.route(&query) {
         Route::Via { ifindex, link } => (ifindex, link),
         Route::NotForwarded | Route::Unreachable | Route::Disabled => return Err(Reason::NoRoute),
@@ -126,7 +134,11 @@ fn towards_backend<T: Tables>(
     };
     let port = chosen.backend.port as u16;
     if chosen.backend.flags & backend::SHARED != 0 {
-        let answers_from = if port == 0 { packet.destination_port() } else { port };
+        let answers_from = if port == 0 {
+            packet.destination_port()
+        } else {
+            port
+        };
         let reply = FlowKey {
             src: chosen.backend.addr,
             dst: packet.flow.src,
@@ -146,10 +158,18 @@ fn towards_backend<T: Tables>(
             return Err(Reason::Internal);
         }
     }
-    let Some(headers) = Headers::of(frame, packet) else { return Err(Reason::Internal) };
+    let Some(headers) = Headers::of(frame, packet) else {
+        return Err(Reason::Internal);
+    };
     rewrite::destination(&headers, &chosen.backend.addr, port);
     rewrite::link(&headers, &link);
-    tables.traffic(service.id, chosen.index, Direction::In, packet.frame_len, chosen.new_flow);
+    tables.traffic(
+        service.id,
+        chosen.index,
+        Direction::In,
+        packet.frame_len,
+        chosen.new_flow,
+    );
     Ok(Outcome::sent(Reason::ForwardNat, ifindex))
 }
 
@@ -186,7 +206,9 @@ fn towards_client<T: Tables>(
     if vip.vip.is_v4() != packet.v4 {
         return Err(Reason::Inconsistent);
     }
-    let Some(headers) = Headers::of(frame, packet) else { return Err(Reason::Internal) };
+    let Some(headers) = Headers::of(frame, packet) else {
+        return Err(Reason::Internal);
+    };
     rewrite::source(&headers, &vip.vip, vip.port as u16);
     rewrite::link(&headers, &link);
     tables.traffic(vip.service, vip.backend, Direction::Out, packet.frame_len, false);

@@ -48,11 +48,22 @@ impl<'a> Headers<'a> {
     pub fn of(frame: Window<'a>, packet: &Packet) -> Option<Self> {
         let ethernet = frame.header()?;
         let network = frame.skip(packet.network_at as usize)?;
-        let network = if packet.v4 { Network::V4(network.header()?) } else { Network::V6(network.header()?) };
+        let network = if packet.v4 {
+            Network::V4(network.header()?)
+        } else {
+            Network::V6(network.header()?)
+        };
         let transport = frame.skip(packet.transport_at as usize)?;
-        let transport =
-            if packet.tcp { Transport::Tcp(transport.header()?) } else { Transport::Udp(transport.header()?) };
-        Some(Self { ethernet, network, transport })
+        let transport = if packet.tcp {
+            Transport::Tcp(transport.header()?)
+        } else {
+            Transport::Udp(transport.header()?)
+        };
+        Some(Self {
+            ethernet,
+            network,
+            transport,
+        })
     }
 }
 

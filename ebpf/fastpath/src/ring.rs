@@ -15,9 +15,17 @@ pub fn merge(old: &[Slot], table: &[u16], now: u32, out: &mut [Slot]) {
     let now = now.max(1);
     for (i, (&current, slot)) in table.iter().zip(out).enumerate() {
         *slot = match inherited(old, i, table.len()) {
-            None => Slot { current, previous: 0, changed: 0 },
+            None => Slot {
+                current,
+                previous: 0,
+                changed: 0,
+            },
             Some(before) if before.current == current => before,
-            Some(before) => Slot { current, previous: before.current, changed: now },
+            Some(before) => Slot {
+                current,
+                previous: before.current,
+                changed: now,
+            },
         };
     }
 }
@@ -25,7 +33,11 @@ pub fn merge(old: &[Slot], table: &[u16], now: u32, out: &mut [Slot]) {
 /// The slot without a change that is older than `horizon` seconds: its packets then read no clock any more.
 pub const fn settle(slot: Slot, now: u32, horizon: u32) -> Slot {
     if slot.changed != 0 && now.saturating_sub(slot.changed) > horizon {
-        Slot { current: slot.current, previous: 0, changed: 0 }
+        Slot {
+            current: slot.current,
+            previous: 0,
+            changed: 0,
+        }
     } else {
         slot
     }
@@ -43,14 +55,17 @@ fn inherited(old: &[Slot], i: usize, len: usize) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
     use std::{vec, vec::Vec};
 
     use super::*;
     use crate::hash::slot_of;
 
     fn slot(current: u16, previous: u16, changed: u32) -> Slot {
-        Slot { current, previous, changed }
+        Slot {
+            current,
+            previous,
+            changed,
+        }
     }
 
     fn merged(old: &[Slot], table: &[u16], now: u32) -> Vec<Slot> {
@@ -61,15 +76,30 @@ mod tests {
 
     #[test]
     fn a_first_ring_has_no_history() {
-        assert_eq!(merged(&[], &[1, 2, 0], 7), [slot(1, 0, 0), slot(2, 0, 0), slot(0, 0, 0)]);
+        assert_eq!(
+            merged(&[], &[1, 2, 0], 7),
+            [slot(1, 0, 0), slot(2, 0, 0), slot(0, 0, 0)]
+        );
     }
 
     #[test]
     fn only_what_changes_is_marked() {
-        let old = [slot(1, 0, 0), slot(1, 3, 50), slot(2, 0, 0), slot(2, 1, 50), slot(0, 2, 50)];
+        let old = [
+            slot(1, 0, 0),
+            slot(1, 3, 50),
+            slot(2, 0, 0),
+            slot(2, 1, 50),
+            slot(0, 2, 50),
+        ];
         assert_eq!(
             merged(&old, &[1, 1, 1, 3, 2], 60),
-            [slot(1, 0, 0), slot(1, 3, 50), slot(1, 2, 60), slot(3, 2, 60), slot(2, 0, 60)]
+            [
+                slot(1, 0, 0),
+                slot(1, 3, 50),
+                slot(1, 2, 60),
+                slot(3, 2, 60),
+                slot(2, 0, 60)
+            ]
         );
     }
 

@@ -4,8 +4,8 @@
 //! [`crate::memory`] does with ordinary collections. Neither decides anything: that is [`crate::pipeline`].
 
 use weir_abi::{
-    Addr16, Backend, FlowKey, FlowState, Note, Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
-    ServiceKey, Settings, Slot,
+    Addr16, Backend, FlowKey, FlowState, Note, Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
+    Service, ServiceKey, Settings, Slot,
 };
 
 use crate::rewrite::Link;

@@ -39,7 +39,11 @@ impl<'a> Window<'a> {
     /// A window onto a frame in ordinary memory.
     pub fn new(frame: &'a mut [u8]) -> Self {
         let range = frame.as_mut_ptr_range();
-        Self { start: range.start, end: range.end, frame: PhantomData }
+        Self {
+            start: range.start,
+            end: range.end,
+            frame: PhantomData,
+        }
     }
 
     /// A window onto packet memory of the kernel, as `ctx.data()` and `ctx.data_end()` give it.
@@ -49,7 +53,11 @@ impl<'a> Window<'a> {
     /// kernel the verifier proves the first; the second holds as long as one program run makes one window.
     #[inline(always)]
     pub const unsafe fn from_raw(start: *mut u8, end: *mut u8) -> Self {
-        Self { start, end, frame: PhantomData }
+        Self {
+            start,
+            end,
+            frame: PhantomData,
+        }
     }
 
     /// Bytes from here to the end of the frame.
@@ -72,7 +80,10 @@ impl<'a> Window<'a> {
         if self.start as usize + N > self.end as usize {
             return None;
         }
-        Some(Header { start: self.start, frame: PhantomData })
+        Some(Header {
+            start: self.start,
+            frame: PhantomData,
+        })
     }
 
     /// The window that begins `offset` bytes further. None beyond [`MAX_OFFSET`]; whether it still lies in the frame is
@@ -84,7 +95,11 @@ impl<'a> Window<'a> {
             return None;
         }
         let start = opaque_pointer(self.start.wrapping_add(offset));
-        Some(Self { start, end: self.end, frame: PhantomData })
+        Some(Self {
+            start,
+            end: self.end,
+            frame: PhantomData,
+        })
     }
 }
 
@@ -162,7 +177,9 @@ pub(crate) fn opaque(x: usize) -> usize {
     {
         let mut x = x;
         // SAFETY: moves a register onto itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags))
+        };
         x
     }
     #[cfg(not(target_arch = "bpf"))]
@@ -188,7 +205,9 @@ fn opaque_pointer(x: *mut u8) -> *mut u8 {
     {
         let mut x = x;
         // SAFETY: moves a register onto itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags))
+        };
         x
     }
     #[cfg(not(target_arch = "bpf"))]
@@ -208,7 +227,10 @@ mod tests {
         let h = w.header::<5>().unwrap();
         assert_eq!(h.get::<u16, 3>(), u16::from_ne_bytes([4, 5]));
         h.set::<u16, 3>(u16::from_ne_bytes([8, 9]));
-        assert_eq!(w.skip(3).unwrap().header::<2>().unwrap().get::<[u8; 2], 0>(), [8, 9]);
+        assert_eq!(
+            w.skip(3).unwrap().header::<2>().unwrap().get::<[u8; 2], 0>(),
+            [8, 9]
+        );
         assert_eq!(frame, [1, 2, 3, 8, 9]);
     }
 

@@ -12,15 +12,16 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::{
         BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
-        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS,
-        BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LKUP_RET_UNSUPP_LWT, bpf_fib_lookup as Fib,
+        BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_PROHIBIT,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LKUP_RET_UNSUPP_LWT,
+        bpf_fib_lookup as Fib,
     },
     helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
     programs::XdpContext,
 };
 use weir_abi::{
-    Addr16, Backend, FlowKey, FlowState, NeighborEvent, Note, Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
-    Service, ServiceKey, Settings, Slot, Traffic,
+    Addr16, Backend, FlowKey, FlowState, NeighborEvent, Note, Reason, RecordLimit, ReturnKey, ReturnTarget,
+    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
 };
 use weir_fastpath::{Direction, Route, RouteQuery, Tables, rewrite::Link};
 
@@ -96,7 +97,11 @@ impl Tables for Kernel<'_> {
         // SAFETY: 8 bytes, 8-aligned: one volatile load, so that a slot is seen before or after its change, never in
         // between.
         let word = unsafe { slot.read_volatile() }.to_le();
-        Some(Slot { current: word as u16, previous: (word >> 16) as u16, changed: (word >> 32) as u32 })
+        Some(Slot {
+            current: word as u16,
+            previous: (word >> 16) as u16,
+            changed: (word >> 32) as u32,
+        })
     }
 
     #[inline(always)]
@@ -169,11 +174,17 @@ impl Tables for Kernel<'_> {
         // SAFETY: the context of this run, and a structure of the size that is passed along.
         let code = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), &raw mut fib, size_of::<Fib>() as i32, 0) };
         // Negative: the look-up could not be made (no such interface, …).
-        let Ok(code) = u32::try_from(code) else { return Route::Failed };
+        let Ok(code) = u32::try_from(code) else {
+            return Route::Failed;
+        };
         match code {
-            BPF_FIB_LKUP_RET_SUCCESS => {
-                Route::Via { ifindex: fib.ifindex, link: Link { destination: words(fib.dmac), source: words(fib.smac) } }
-            }
+            BPF_FIB_LKUP_RET_SUCCESS => Route::Via {
+                ifindex: fib.ifindex,
+                link: Link {
+                    destination: words(fib.dmac),
+                    source: words(fib.smac),
+                },
+            },
             BPF_FIB_LKUP_RET_NOT_FWDED => Route::NotForwarded,
             BPF_FIB_LKUP_RET_FWD_DISABLED => Route::Disabled,
             BPF_FIB_LKUP_RET_BLACKHOLE
@@ -181,14 +192,18 @@ impl Tables for Kernel<'_> {
             | BPF_FIB_LKUP_RET_PROHIBIT
             | BPF_FIB_LKUP_RET_UNSUPP_LWT => Route::Unreachable,
             BPF_FIB_LKUP_RET_NO_NEIGH => {
-                // The kernel has put the next hop where the destination was: a gateway of either family.
-                // SAFETY: both members are plain words, initialised above.
-                let next_hop = match fib.family {
-                    AF_INET => Addr16::from_v4_word(unsafe { fib.__bindgen_anon_4.ipv4_dst }),
+                // The kernel has put the next hop where the destination was: a gateway, of either family.
+                let next_hop = if fib.family == AF_INET {
+                    // SAFETY: plain words, initialised above.
+                    Addr16::from_v4_word(unsafe { fib.__bindgen_anon_4.ipv4_dst })
+                } else {
                     // SAFETY: as above.
-                    _ => Addr16::from_v6_words(unsafe { fib.__bindgen_anon_4.ipv6_dst }),
+                    Addr16::from_v6_words(unsafe { fib.__bindgen_anon_4.ipv6_dst })
                 };
-                Route::NoNeighbor { next_hop, ifindex: fib.ifindex }
+                Route::NoNeighbor {
+                    next_hop,
+                    ifindex: fib.ifindex,
+                }
             }
             BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig,
             _ => Route::Failed,
@@ -198,14 +213,18 @@ impl Tables for Kernel<'_> {
     /// One event per next hop and second, so that a flood towards it costs a look-up per packet and no more.
     #[inline(always)]
     fn resolve_neighbor(&mut self, next_hop: &Addr16, ifindex: u32) {
-        let event = NeighborEvent { addr: *next_hop, ifindex, reserved: 0 };
+        let event = NeighborEvent {
+            addr: *next_hop,
+            ifindex,
+            reserved: 0,
+        };
         let now = seconds();
         // SAFETY: copied at once, see the module.
-        if unsafe { NEIGHBORS.get(&event) }.copied() == Some(now) {
+        if unsafe { NEIGHBORS.get(event) }.copied() == Some(now) {
             return;
         }
         // If the table refuses, the event is sent once too often at worst.
-        _ = NEIGHBORS.insert(&event, now, 0);
+        _ = NEIGHBORS.insert(event, now, 0);
         if EVENTS.output::<NeighborEvent>(event, 0).is_err() {
             self.note(Note::EventLost);
         }
@@ -236,5 +255,9 @@ impl Tables for Kernel<'_> {
 #[inline(always)]
 const fn words(mac: [u8; 6]) -> [u16; 3] {
     let [a, b, c, d, e, f] = mac;
-    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])]
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+    ]
 }

@@ -7,8 +7,15 @@
 //! Built for `bpfel-unknown-none` by `cargo xtask build`. For any other target it is an empty program, so that the
 //! workspace checks without the BPF toolchain; the modules are checked along.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, reason = "the kernel calls the entry points, the host does not"))]
-#![allow(missing_docs, unreachable_pub, reason = "aya's macros repeat the entry points without their documentation")]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, reason = "the kernel calls the entry points, the host does not")
+)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    reason = "aya's macros repeat the entry points without their documentation"
+)]
 
 mod kernel;
 mod maps;

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap},
 };
 use weir_abi::{
-    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
-    ServiceKey, Settings, Slot, Traffic,
+    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
+    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
     spec::{capacity, flag},
 };
 
@@ -45,7 +45,8 @@ pub(crate) static SERVICE_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(capacity::SERVICE_TRAFFIC, 0);
 
 #[map]
-pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
+pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
+    PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
 
 #[map]
 pub(crate) static RECORD_LIMIT: PerCpuArray<RecordLimit> = PerCpuArray::with_max_entries(1, 0);
@@ -60,4 +61,5 @@ pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(capacity::SOCKETS
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);
 
 #[map]
-pub(crate) static NEIGHBORS: LruHashMap<NeighborEvent, u32> = LruHashMap::with_max_entries(capacity::NEIGHBORS, 0);
+pub(crate) static NEIGHBORS: LruHashMap<NeighborEvent, u32> =
+    LruHashMap::with_max_entries(capacity::NEIGHBORS, 0);

@@ -44,10 +44,17 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> Steered {
             (&raw const (*lookup).protocol).read_volatile() as u8,
         )
     };
-    let addr = if family == AF_INET { Addr16::from_v4_word(v4) } else { Addr16::from_v6_words(v6) };
-    let key = ServiceKey { addr, port_proto: port_proto(port.to_be(), protocol) };
+    let addr = if family == AF_INET {
+        Addr16::from_v4_word(v4)
+    } else {
+        Addr16::from_v6_words(v6)
+    };
+    let key = ServiceKey {
+        addr,
+        port_proto: port_proto(port.to_be(), protocol),
+    };
     // SAFETY: copied at once.
-    let Some(index) = unsafe { STEER.get(&key) }.copied() else {
+    let Some(index) = unsafe { STEER.get(key) }.copied() else {
         return Steered::NotOurs;
     };
     match SOCKETS.redirect_sk_lookup(ctx, index, 0) {

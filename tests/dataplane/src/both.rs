@@ -30,7 +30,11 @@ impl Both {
         Lab::run(|lab| {
             let mut kernel = Kernel::load()?;
             world.to_kernel(&mut kernel)?;
-            test(&mut Self { lab, kernel, memory: world.to_memory(lab, lab::now()?) })
+            test(&mut Self {
+                lab,
+                kernel,
+                memory: world.to_memory(lab, lab::now()?),
+            })
         })
     }
 
@@ -39,7 +43,13 @@ impl Both {
     ///
     /// # Errors
     /// What was otherwise.
-    pub fn check(&mut self, frame: &[u8], reason: Reason, notes: &[Note], expected: Option<&[u8]>) -> Result<()> {
+    pub fn check(
+        &mut self,
+        frame: &[u8],
+        reason: Reason,
+        notes: &[Note],
+        expected: Option<&[u8]>,
+    ) -> Result<()> {
         let expected = expected.unwrap_or(frame);
         let mut counters = [0; REASON_COUNT];
         counters[reason as usize] += 1;
@@ -50,9 +60,21 @@ impl Both {
         self.memory.reasons.fill(0);
         let mut copy = frame.to_vec();
         let outcome = handle(Window::new(&mut copy), &mut self.memory);
-        ensure!(outcome.reason == reason, "host: {} instead of {}", outcome.reason.name(), reason.name());
-        ensure!(copy == expected, "host: frame\n{copy:02x?}\ninstead of\n{expected:02x?}");
-        ensure!(self.memory.reasons == counters, "host: counters {:?}", self.memory.reasons);
+        ensure!(
+            outcome.reason == reason,
+            "host: {} instead of {}",
+            outcome.reason.name(),
+            reason.name()
+        );
+        ensure!(
+            copy == expected,
+            "host: frame\n{copy:02x?}\ninstead of\n{expected:02x?}"
+        );
+        ensure!(
+            self.memory.reasons == counters,
+            "host: counters {:?}",
+            self.memory.reasons
+        );
 
         // The kernel does not run a program on less than an Ethernet header.
         if frame.len() < 14 {
@@ -61,21 +83,29 @@ impl Both {
         self.kernel.clear_counters()?;
         let run = self.kernel.run(frame)?;
         let seen = self.kernel.counters()?;
-        ensure!(seen == Counters(counters), "kernel: counters {seen:?} instead of {counters:?}");
+        ensure!(
+            seen == Counters(counters),
+            "kernel: counters {seen:?} instead of {counters:?}"
+        );
         let expected_verdict = match reason.verdict() {
             Verdict::Forward => verdict::REDIRECT,
             Verdict::Pass => verdict::PASS,
             Verdict::Drop => verdict::DROP,
         };
         ensure!(run.verdict == expected_verdict, "kernel: verdict {}", run.verdict);
-        ensure!(run.frame == expected, "kernel: frame\n{:02x?}\ninstead of\n{expected:02x?}", run.frame);
+        ensure!(
+            run.frame == expected,
+            "kernel: frame\n{:02x?}\ninstead of\n{expected:02x?}",
+            run.frame
+        );
         Ok(())
     }
 
     /// [`Self::check`] of a frame that must not be changed. Panics.
     #[track_caller]
     pub fn stays(&mut self, frame: &[u8], reason: Reason) {
-        self.check(frame, reason, &[], None).unwrap_or_else(|e| panic!("{}: {e:#}\n{frame:02x?}", reason.name()));
+        self.check(frame, reason, &[], None)
+            .unwrap_or_else(|e| panic!("{}: {e:#}\n{frame:02x?}", reason.name()));
     }
 
     /// [`Self::check`] of a frame that is changed into another. Panics.

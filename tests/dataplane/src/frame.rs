@@ -99,7 +99,13 @@ impl Frame {
     pub fn transport_at(&self) -> usize {
         let header = match self.src.ip() {
             IpAddr::V4(_) => 20 + self.options.len(),
-            IpAddr::V6(_) => 40 + self.extensions.iter().map(|(_, bytes)| bytes.len()).sum::<usize>(),
+            IpAddr::V6(_) => {
+                40 + self
+                    .extensions
+                    .iter()
+                    .map(|(_, bytes)| bytes.len())
+                    .sum::<usize>()
+            }
         };
         self.network_at() + header
     }
@@ -135,7 +141,11 @@ impl Frame {
                 let extensions: usize = self.extensions.iter().map(|(_, bytes)| bytes.len()).sum();
                 out.extend([0x6a, 0xb1, 0x23, 0x45]);
                 out.extend(((extensions + transport.len()) as u16).to_be_bytes());
-                let mut kinds = self.extensions.iter().map(|(kind, _)| *kind).chain([self.protocol()]);
+                let mut kinds = self
+                    .extensions
+                    .iter()
+                    .map(|(kind, _)| *kind)
+                    .chain([self.protocol()]);
                 out.extend([kinds.next().unwrap_or(59), self.hops]);
                 out.extend(src.octets());
                 out.extend(dst.octets());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
@@ -10,10 +10,8 @@ use aya::{
     util::nr_cpus,
 };
 use weir_abi::{
-    Backend, FlowKey, FlowState, NeighborEvent, Note, REASON_COUNT, Reason, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
-    maps::port_proto,
-    names,
+    Backend, FlowKey, FlowState, NeighborEvent, Note, REASON_COUNT, Reason, RecordLimit, ReturnKey,
+    ReturnTarget, ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, maps::port_proto, names,
 };
 
 /// A key or value of `weir-abi`, as aya wants it.
@@ -82,7 +80,9 @@ impl Kernel {
     /// No object, no privilege, or the verifier refuses a program; its log is in the error.
     pub fn load() -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries(names::RINGS, 4096).map_max_entries(names::FLOWS, 32_768);
+        loader
+            .map_max_entries(names::RINGS, 4096)
+            .map_max_entries(names::FLOWS, 32_768);
         Self::load_with(&mut loader)
     }
 
@@ -92,10 +92,18 @@ impl Kernel {
     /// As [`Self::load`].
     pub fn load_with(loader: &mut EbpfLoader<'_>) -> Result<Self> {
         let object = crate::object::bytes()?;
-        let mut ebpf = loader.load(&object).context("the object and its maps (root is needed)")?;
-        let xdp: &mut Xdp = ebpf.program_mut(names::XDP_PROGRAM).context(names::XDP_PROGRAM)?.try_into()?;
+        let mut ebpf = loader
+            .load(&object)
+            .context("the object and its maps (root is needed)")?;
+        let xdp: &mut Xdp = ebpf
+            .program_mut(names::XDP_PROGRAM)
+            .context(names::XDP_PROGRAM)?
+            .try_into()?;
         xdp.load().context(names::XDP_PROGRAM)?;
-        let steer: &mut SkLookup = ebpf.program_mut(names::STEER_PROGRAM).context(names::STEER_PROGRAM)?.try_into()?;
+        let steer: &mut SkLookup = ebpf
+            .program_mut(names::STEER_PROGRAM)
+            .context(names::STEER_PROGRAM)?
+            .try_into()?;
         steer.load().context(names::STEER_PROGRAM)?;
         Ok(Self { ebpf })
     }
@@ -110,7 +118,11 @@ impl Kernel {
     /// # Errors
     /// Not in the object.
     pub fn xdp(&self) -> Result<&Xdp> {
-        Ok(self.ebpf.program(names::XDP_PROGRAM).context(names::XDP_PROGRAM)?.try_into()?)
+        Ok(self
+            .ebpf
+            .program(names::XDP_PROGRAM)
+            .context(names::XDP_PROGRAM)?
+            .try_into()?)
     }
 
     /// Runs `weir_xdp` on a frame that came in by `lo`.
@@ -129,7 +141,10 @@ impl Kernel {
         let mut out = vec![0; frame.len() + 64];
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context: Option<Vec<u8>> = ifindex.map(|ifindex| {
-            [0, frame.len() as u32, 0, ifindex, 0, 0].iter().flat_map(|word| word.to_ne_bytes()).collect()
+            [0, frame.len() as u32, 0, ifindex, 0, 0]
+                .iter()
+                .flat_map(|word| word.to_ne_bytes())
+                .collect()
         });
         let result = self.xdp()?.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -138,7 +153,10 @@ impl Kernel {
             ..TestRunOptions::default()
         })?;
         out.truncate(result.data_size_out as usize);
-        Ok(Run { verdict: result.return_value, frame: out })
+        Ok(Run {
+            verdict: result.return_value,
+            frame: out,
+        })
     }
 
     fn map(&self, name: &str) -> Result<&Map> {
@@ -155,7 +173,8 @@ impl Kernel {
         Raw<V>: Pod,
     {
         let mut map: HashMap<&mut MapData, Raw<K>, Raw<V>> = self.map_mut(name)?.try_into()?;
-        map.insert(Raw(key), Raw(value), 0).with_context(|| format!("write to {name}"))
+        map.insert(Raw(key), Raw(value), 0)
+            .with_context(|| format!("write to {name}"))
     }
 
     fn get<K: Layout, V: Layout>(&self, name: &str, key: K) -> Result<Option<V>>
@@ -231,7 +250,9 @@ impl Kernel {
     /// The kernel refuses.
     pub fn flows(&self) -> Result<std::collections::HashMap<FlowKey, FlowState>> {
         let map: HashMap<&MapData, Raw<FlowKey>, Raw<FlowState>> = self.map(names::FLOWS)?.try_into()?;
-        map.iter().map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e))).collect()
+        map.iter()
+            .map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e)))
+            .collect()
     }
 
     /// Writes `RETURNS`.
@@ -255,8 +276,11 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub fn return_flows(&self) -> Result<std::collections::HashMap<FlowKey, ReturnVip>> {
-        let map: HashMap<&MapData, Raw<FlowKey>, Raw<ReturnVip>> = self.map(names::RETURN_FLOWS)?.try_into()?;
-        map.iter().map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e))).collect()
+        let map: HashMap<&MapData, Raw<FlowKey>, Raw<ReturnVip>> =
+            self.map(names::RETURN_FLOWS)?.try_into()?;
+        map.iter()
+            .map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e)))
+            .collect()
     }
 
     /// All counters.
@@ -303,13 +327,16 @@ impl Kernel {
 
     fn traffic(&self, name: &str, index: u32) -> Result<Traffic> {
         let map: PerCpuArray<&MapData, Raw<Traffic>> = self.map(name)?.try_into()?;
-        Ok(map.get(&index, 0)?.iter().fold(Traffic::default(), |sum, Raw(one)| Traffic {
-            packets_in: sum.packets_in + one.packets_in,
-            bytes_in: sum.bytes_in + one.bytes_in,
-            packets_out: sum.packets_out + one.packets_out,
-            bytes_out: sum.bytes_out + one.bytes_out,
-            flows: sum.flows + one.flows,
-        }))
+        Ok(map
+            .get(&index, 0)?
+            .iter()
+            .fold(Traffic::default(), |sum, Raw(one)| Traffic {
+                packets_in: sum.packets_in + one.packets_in,
+                bytes_in: sum.bytes_in + one.bytes_in,
+                packets_out: sum.packets_out + one.packets_out,
+                bytes_out: sum.bytes_out + one.bytes_out,
+                flows: sum.flows + one.flows,
+            }))
     }
 
     /// Takes all events that are queued.
@@ -320,10 +347,16 @@ impl Kernel {
         let mut ring = RingBuf::try_from(self.map_mut(names::EVENTS)?)?;
         let mut out = Vec::new();
         while let Some(item) = ring.next() {
-            ensure!(item.len() == size_of::<NeighborEvent>(), "an event of {} bytes", item.len());
+            ensure!(
+                item.len() == size_of::<NeighborEvent>(),
+                "an event of {} bytes",
+                item.len()
+            );
             let word = |at: usize| u32::from_ne_bytes([item[at], item[at + 1], item[at + 2], item[at + 3]]);
             out.push(NeighborEvent {
-                addr: weir_abi::Addr16 { words: [word(0), word(4), word(8), word(12)] },
+                addr: weir_abi::Addr16 {
+                    words: [word(0), word(4), word(8), word(12)],
+                },
                 ifindex: word(16),
                 reserved: word(20),
             });
@@ -332,14 +365,37 @@ impl Kernel {
     }
 }
 
+/// What the kernel knows of a map, whatever its type.
+///
+/// # Errors
+/// A type that the object has no map of.
+pub fn map_data(map: &Map) -> Result<&MapData> {
+    let (Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::Array(data)
+    | Map::PerCpuArray(data)
+    | Map::SockMap(data)
+    | Map::RingBuf(data)) = map
+    else {
+        bail!("a map of a type that is not ours: {map:?}");
+    };
+    Ok(data)
+}
+
 /// The key of a service.
 pub fn service_key(addr: SocketAddr, protocol: u8) -> ServiceKey {
-    ServiceKey { addr: addr.ip().into(), port_proto: port_proto(addr.port().to_be(), protocol) }
+    ServiceKey {
+        addr: addr.ip().into(),
+        port_proto: port_proto(addr.port().to_be(), protocol),
+    }
 }
 
 /// The key of a backend's answers.
 pub fn return_key(addr: SocketAddr, protocol: u8) -> ReturnKey {
-    ReturnKey { addr: addr.ip().into(), port_proto: port_proto(addr.port().to_be(), protocol) }
+    ReturnKey {
+        addr: addr.ip().into(),
+        port_proto: port_proto(addr.port().to_be(), protocol),
+    }
 }
 
 /// The key of a flow.
@@ -355,5 +411,9 @@ pub fn flow_key(src: SocketAddr, dst: SocketAddr, protocol: u8) -> FlowKey {
 
 /// A backend.
 pub fn backend(addr: SocketAddr, flags: u32) -> Backend {
-    Backend { addr: addr.ip().into(), port: u32::from(addr.port().to_be()), flags }
+    Backend {
+        addr: addr.ip().into(),
+        port: u32::from(addr.port().to_be()),
+        flags,
+    }
 }

@@ -62,7 +62,9 @@ impl Lab {
                 sched_setaffinity(Pid::from_raw(0), &cpus).context("a CPU of its own")?;
                 test(Self::build()?)
             });
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            worker
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
@@ -102,10 +104,12 @@ impl Lab {
                 ensure!(fs::read_to_string(&path)?.trim() == "0", "{path} is not 0");
             }
         }
-        let index = |name: &str| -> Result<u32> {
-            Ok(if_nametoindex(name).with_context(|| format!("index of {name}"))?)
-        };
-        Ok(Self { lan: index("lan0")?, wan: index("wan0")? })
+        let index =
+            |name: &str| -> Result<u32> { if_nametoindex(name).with_context(|| format!("index of {name}")) };
+        Ok(Self {
+            lan: index("lan0")?,
+            wan: index("wan0")?,
+        })
     }
 }
 
@@ -124,7 +128,11 @@ pub fn ip(lines: &str) -> Result<()> {
         stdin.write_all(lines.as_bytes())?;
     }
     let output = child.wait_with_output()?;
-    ensure!(output.status.success(), "ip: {}", String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "ip: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }
 
@@ -156,16 +164,24 @@ impl Lab {
             if query.total_len > 1500 {
                 return Route::TooBig;
             }
-            let words = |mac: [u8; 6]| {
-                [[mac[0], mac[1]], [mac[2], mac[3]], [mac[4], mac[5]]].map(u16::from_ne_bytes)
-            };
-            Route::Via { ifindex, link: Link { destination: words(destination), source: words(source) } }
+            let words =
+                |mac: [u8; 6]| [[mac[0], mac[1]], [mac[2], mac[3]], [mac[4], mac[5]]].map(u16::from_ne_bytes);
+            Route::Via {
+                ifindex,
+                link: Link {
+                    destination: words(destination),
+                    source: words(source),
+                },
+            }
         };
         let unresolved = |ifindex, next_hop: IpAddr| {
             if query.total_len > 1500 {
                 return Route::TooBig;
             }
-            Route::NoNeighbor { next_hop: next_hop.into(), ifindex }
+            Route::NoNeighbor {
+                next_hop: next_hop.into(),
+                ifindex,
+            }
         };
         let (net, host) = match query.dst.to_ip() {
             IpAddr::V4(ip) => {
@@ -201,14 +217,20 @@ impl Lab {
         match (net, host) {
             ("lan", 0xfe) | ("wan", 1) => Route::NotForwarded,
             // The subnet's anycast address is the router's own, but the box does not act as one.
-            ("lan" | "wan", 0) => unresolved(if net == "lan" { self.lan } else { self.wan }, query.dst.to_ip()),
+            ("lan" | "wan", 0) => {
+                unresolved(if net == "lan" { self.lan } else { self.wan }, query.dst.to_ip())
+            }
             ("lan", n) if n <= u16::from(BACKENDS) => via(self.lan, backend_mac(n as u8), LAN_MAC),
             ("lan", _) => unresolved(self.lan, query.dst.to_ip()),
             ("wan", 0xfe) | ("clients", _) => via(self.wan, GATEWAY_MAC, WAN_MAC),
             ("wan", _) => unresolved(self.wan, query.dst.to_ip()),
             ("unresolved clients", _) => unresolved(
                 self.wan,
-                if query.v4 { IpAddr::from([192, 0, 2, 99]) } else { IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x99]) },
+                if query.v4 {
+                    IpAddr::from([192, 0, 2, 99])
+                } else {
+                    IpAddr::from([0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x99])
+                },
             ),
             ("refused", _) => Route::Unreachable,
             _ => Route::NotForwarded,

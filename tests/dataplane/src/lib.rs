@@ -7,6 +7,7 @@
 //! What needs sockets (`weir_steer`) is tested by `weir-datapath`, which attaches it; here it is only loaded.
 
 pub mod both;
+pub mod floor;
 pub mod frame;
 pub mod kernel;
 pub mod lab;

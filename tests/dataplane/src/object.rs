@@ -25,7 +25,11 @@ pub fn path() -> Result<PathBuf> {
         return Ok(PathBuf::from(path));
     }
     let exe = env::current_exe().context("where this program lies")?;
-    let Some(found) = exe.ancestors().map(|dir| dir.join("bpf/weir.o")).find(|path| path.is_file()) else {
+    let Some(found) = exe
+        .ancestors()
+        .map(|dir| dir.join("bpf/weir.o"))
+        .find(|path| path.is_file())
+    else {
         bail!(
             "there is no bpf/weir.o in the target directory of {}: build it with `cargo xtask build`, or name another by \
              {VARIABLE}",

@@ -114,7 +114,10 @@ impl World {
         // Two VIPs share one backend, in both families.
         for (backend, vips) in [
             ("10.9.0.6:8080", ["192.0.2.10:84", "192.0.2.11:8084"]),
-            ("[2001:db8:9::6]:8080", ["[2001:db8:2::10]:84", "[2001:db8:2::11]:8084"]),
+            (
+                "[2001:db8:9::6]:8080",
+                ["[2001:db8:2::10]:84", "[2001:db8:2::11]:8084"],
+            ),
         ] {
             let index = world.backend(backend, ALIVE | SHARED);
             for vip in vips {
@@ -130,11 +133,20 @@ impl World {
 
         world.services.push((
             service_key(addr("192.0.2.10:443"), TCP),
-            Service { id: 400, action: action::RELAY, ..Service::default() },
+            Service {
+                id: 400,
+                action: action::RELAY,
+                ..Service::default()
+            },
         ));
         world.services.push((
             service_key(addr("192.0.2.10:94"), TCP),
-            Service { id: 401, action: 7, ring_len: 1, ..Service::default() },
+            Service {
+                id: 401,
+                action: 7,
+                ring_len: 1,
+                ..Service::default()
+            },
         ));
         world.nat("192.0.2.10:81", TCP, &[]);
         world.nat("192.0.2.10:82", TCP, &[stable(0)]);
@@ -150,8 +162,12 @@ impl World {
             let index = world.backend(to, ALIVE);
             world.nat(&format!("192.0.2.10:{port}"), TCP, &[stable(index)]);
         }
-        for (port, to) in [(85, "[2001:db8:9::77]:80"), (86, "[2001:db8:66::1]:80"), (89, "[fd00::1]:80"), (91, "10.9.0.1:80")]
-        {
+        for (port, to) in [
+            (85, "[2001:db8:9::77]:80"),
+            (86, "[2001:db8:66::1]:80"),
+            (89, "[fd00::1]:80"),
+            (91, "10.9.0.1:80"),
+        ] {
             let index = world.backend(to, ALIVE);
             world.nat(&format!("[2001:db8:2::10]:{port}"), TCP, &[stable(index)]);
         }
@@ -160,7 +176,13 @@ impl World {
         world.nat("192.0.2.10:93", TCP, &[stable(60_000)]);
         world.services.push((
             service_key(addr("192.0.2.10:92"), TCP),
-            Service { id: 402, action: action::NAT, ring_offset: 4_000_000, ring_len: 5, ..Service::default() },
+            Service {
+                id: 402,
+                action: action::NAT,
+                ring_offset: 4_000_000,
+                ring_len: 5,
+                ..Service::default()
+            },
         ));
         // An answer whose VIP is of the other family.
         world.answers("10.9.0.8:80", TCP, "[2001:db8:2::10]:80", 1, 1, 0);
@@ -190,7 +212,11 @@ impl World {
 
     /// The same in memory, with the lab's routes.
     pub fn to_memory(&self, lab: Lab, now: u32) -> MemoryTables {
-        let mut tables = MemoryTables { backends: self.backends.clone(), rings: self.rings.clone(), ..Default::default() };
+        let mut tables = MemoryTables {
+            backends: self.backends.clone(),
+            rings: self.rings.clone(),
+            ..Default::default()
+        };
         tables.services.extend(self.services.iter().copied());
         tables.returns.extend(self.returns.iter().copied());
         tables.flows.extend(self.flows.iter().copied());
@@ -203,5 +229,9 @@ impl World {
 
 /// A slot that never changed.
 pub const fn stable(backend: u16) -> Slot {
-    Slot { current: backend, previous: 0, changed: 0 }
+    Slot {
+        current: backend,
+        previous: 0,
+        changed: 0,
+    }
 }

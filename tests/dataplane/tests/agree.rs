@@ -3,7 +3,9 @@
 use std::{collections::HashMap, net::SocketAddr};
 
 use anyhow::{Result, ensure};
-use weir_abi::{FlowKey, FlowState, Note, REASON_COUNT, Reason, ReturnVip, Slot, Verdict, maps::backend::ALIVE};
+use weir_abi::{
+    FlowKey, FlowState, Note, REASON_COUNT, Reason, ReturnVip, Slot, Verdict, maps::backend::ALIVE,
+};
 use weir_dataplane_tests::{
     Both, Frame, World,
     frame::{ACK, FIN, RST, SYN},
@@ -54,7 +56,11 @@ fn world() -> Result<World> {
     for (family, vips) in [("4", &VIPS4[..]), ("6", &VIPS6[..])] {
         let backends: Vec<u16> = (1..=9)
             .map(|n| {
-                let address = if family == "4" { format!("10.9.0.{n}:9000") } else { format!("[2001:db8:9::{n}]:9000") };
+                let address = if family == "4" {
+                    format!("10.9.0.{n}:9000")
+                } else {
+                    format!("[2001:db8:9::{n}]:9000")
+                };
                 let index = world.backend(&address, if n % 4 == 0 { 0 } else { ALIVE });
                 for protocol in [TCP, UDP] {
                     world.answers(&address, protocol, &format!("{}:1000", vips[0]), 10, index, 0);
@@ -62,17 +68,31 @@ fn world() -> Result<World> {
                 index
             })
             .collect();
-        for (protocol, vip) in [TCP, UDP].into_iter().flat_map(|p| vips.iter().map(move |vip| (p, vip))) {
+        for (protocol, vip) in [TCP, UDP]
+            .into_iter()
+            .flat_map(|p| vips.iter().map(move |vip| (p, vip)))
+        {
             let slots: Vec<Slot> = (0..251)
                 .map(|_| Slot {
-                    current: if random.one_in(20) { 0 } else { random.of(&backends) },
-                    previous: if random.one_in(10) { 0 } else { random.of(&backends) },
+                    current: if random.one_in(20) {
+                        0
+                    } else {
+                        random.of(&backends)
+                    },
+                    previous: if random.one_in(10) {
+                        0
+                    } else {
+                        random.of(&backends)
+                    },
                     // Never, in grace, after it, beyond the horizon: away from the borders.
                     changed: random.of(&[0, 4, 14, 26, 50]),
                 })
                 .map(|slot| match slot.changed {
                     0 => slot,
-                    ago => Slot { changed: now.saturating_sub(ago).max(1), ..slot },
+                    ago => Slot {
+                        changed: now.saturating_sub(ago).max(1),
+                        ..slot
+                    },
                 })
                 .collect();
             world.nat(&format!("{vip}:1000"), protocol, &slots);
@@ -81,7 +101,11 @@ fn world() -> Result<World> {
             let vip = random.of(vips);
             let protocol = random.of(&[TCP, UDP]);
             let backend = u32::from(random.of(&backends));
-            let key = flow_key(client(family == "4", n % 800), addr(&format!("{vip}:1000")), protocol);
+            let key = flow_key(
+                client(family == "4", n % 800),
+                addr(&format!("{vip}:1000")),
+                protocol,
+            );
             world.flows.push((key, FlowState { backend, recorded: 1 }));
         }
     }
@@ -100,16 +124,39 @@ fn packet(random: &mut Random) -> Vec<u8> {
     let v4 = random.one_in(2);
     let client = client(v4, random.below(800));
     let vip = if v4 { random.of(&VIPS4) } else { random.of(&VIPS6) };
-    let port = random.of(&[1000, 1000, 1000, 1000, 1000, 80, 53, 443, 81, 82, 83, 84, 85, 86, 89, 90, 91, 92, 93, 94, 95]);
+    let port = random.of(&[
+        1000, 1000, 1000, 1000, 1000, 80, 53, 443, 81, 82, 83, 84, 85, 86, 89, 90, 91, 92, 93, 94, 95,
+    ]);
     let service = addr(&format!("{vip}:{port}"));
     let backend = match v4 {
-        true => addr(&format!("10.9.0.{}:{}", random.below(10), random.of(&[9000, 9000, 8080, 5353]))),
-        false => addr(&format!("[2001:db8:9::{:x}]:{}", 1 + random.below(9), random.of(&[9000, 9000, 8080, 5353]))),
+        true => addr(&format!(
+            "10.9.0.{}:{}",
+            random.below(10),
+            random.of(&[9000, 9000, 8080, 5353])
+        )),
+        false => addr(&format!(
+            "[2001:db8:9::{:x}]:{}",
+            1 + random.below(9),
+            random.of(&[9000, 9000, 8080, 5353])
+        )),
     };
     let elsewhere = if v4 {
-        random.of(&["203.0.113.9:7", "10.9.0.254:7", "10.66.0.9:7", "172.16.5.5:7", "192.0.2.1:7", "10.9.0.200:7"])
+        random.of(&[
+            "203.0.113.9:7",
+            "10.9.0.254:7",
+            "10.66.0.9:7",
+            "172.16.5.5:7",
+            "192.0.2.1:7",
+            "10.9.0.200:7",
+        ])
     } else {
-        random.of(&["[2001:db8:d::9]:7", "[2001:db8:9::fe]:7", "[2001:db8:66::9]:7", "[fd00::5]:7", "[2001:db8:9::200]:7"])
+        random.of(&[
+            "[2001:db8:d::9]:7",
+            "[2001:db8:9::fe]:7",
+            "[2001:db8:66::9]:7",
+            "[fd00::5]:7",
+            "[2001:db8:9::200]:7",
+        ])
     };
     let (src, dst) = match random.below(8) {
         0..=4 => (client, service),
@@ -117,14 +164,21 @@ fn packet(random: &mut Random) -> Vec<u8> {
         _ => (backend, addr(elsewhere)),
     };
     let mut frame = match random.one_in(2) {
-        true => Frame::tcp(&src.to_string(), &dst.to_string(), random.of(&[SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST, 0xff])),
+        true => Frame::tcp(
+            &src.to_string(),
+            &dst.to_string(),
+            random.of(&[SYN, ACK, ACK, SYN | ACK, FIN | ACK, RST, 0xff]),
+        ),
         false => Frame::udp(&src.to_string(), &dst.to_string()),
     };
     frame.hops = random.of(&[64, 64, 64, 255, 2, 1, 0]);
-    frame.payload = (0..random.of(&[0, 1, 7, 64, 1400, 1500])).map(|_| random.next() as u8).collect();
+    frame.payload = (0..random.of(&[0, 1, 7, 64, 1400, 1500]))
+        .map(|_| random.next() as u8)
+        .collect();
     frame.no_checksum = frame.tcp.is_none() && random.one_in(8);
     if random.one_in(6) {
-        frame.tags = vec![(random.of(&[0x8100, 0x88a8]), random.next() as u16); 1 + usize::from(random.one_in(8))];
+        frame.tags =
+            vec![(random.of(&[0x8100, 0x88a8]), random.next() as u16); 1 + usize::from(random.one_in(8))];
     }
     if random.one_in(8) {
         frame.options = vec![1; 4 * random.below(11)];
@@ -161,7 +215,9 @@ fn packet(random: &mut Random) -> Vec<u8> {
             }
         }
         // Noise behind the link header.
-        3 if random.one_in(4) => bytes[14..].iter_mut().for_each(|byte| *byte = random.next() as u8),
+        3 if random.one_in(4) => bytes[14..]
+            .iter_mut()
+            .for_each(|byte| *byte = random.next() as u8),
         _ => {}
     }
     bytes
@@ -192,8 +248,18 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
                 Verdict::Pass => verdict::PASS,
                 Verdict::Drop => verdict::DROP,
             };
-            ensure!(run.verdict == expected, "kernel says {} to {}", run.verdict, context());
-            ensure!(run.frame == copy, "kernel sends\n{:02x?}\nhost sends\n{copy:02x?}\nof {}", run.frame, context());
+            ensure!(
+                run.verdict == expected,
+                "kernel says {} to {}",
+                run.verdict,
+                context()
+            );
+            ensure!(
+                run.frame == copy,
+                "kernel sends\n{:02x?}\nhost sends\n{copy:02x?}\nof {}",
+                run.frame,
+                context()
+            );
             let mut kernel = both.kernel.counters()?.0;
             // Repeats of an event may be left out.
             kernel[Note::EventLost.index() as usize] = 0;
@@ -202,28 +268,55 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
         }
 
         let flows = both.kernel.flows()?;
-        ensure!(placed(&flows) == placed(&both.memory.flows), "the flow tables differ");
+        ensure!(
+            placed(&flows) == placed(&both.memory.flows),
+            "the flow tables differ"
+        );
         for (key, state) in &flows {
             let apart = both.memory.flows[key].recorded.abs_diff(state.recorded);
             ensure!(apart <= 1, "{key:?}: recorded {apart} s apart");
         }
         let replies: HashMap<FlowKey, ReturnVip> = both.kernel.return_flows()?;
-        ensure!(replies == both.memory.return_flows, "the tables of shared backends' replies differ");
+        ensure!(
+            replies == both.memory.return_flows,
+            "the tables of shared backends' replies differ"
+        );
         for (id, traffic) in &both.memory.service_traffic {
-            ensure!(both.kernel.service_traffic(*id)? == *traffic, "traffic of service {id}");
+            ensure!(
+                both.kernel.service_traffic(*id)? == *traffic,
+                "traffic of service {id}"
+            );
         }
         for (index, traffic) in &both.memory.backend_traffic {
-            ensure!(both.kernel.backend_traffic(*index)? == *traffic, "traffic of backend {index}");
+            ensure!(
+                both.kernel.backend_traffic(*index)? == *traffic,
+                "traffic of backend {index}"
+            );
         }
 
         // The packets reach into every corner, or the agreement means little.
         for reason in Reason::ALL {
             // An Ethernet header is the least that the kernel runs on, and no helper fails here.
             let never = *reason == Reason::Internal;
-            ensure!(never == (seen[*reason as usize] == 0), "{}: {}", reason.name(), seen[*reason as usize]);
+            ensure!(
+                never == (seen[*reason as usize] == 0),
+                "{}: {}",
+                reason.name(),
+                seen[*reason as usize]
+            );
         }
-        for note in [Note::FlowLookup, Note::FlowHit, Note::FlowRecorded, Note::FlowRemapped] {
-            ensure!(seen[note.index() as usize] > 20, "{}: {}", note.name(), seen[note.index() as usize]);
+        for note in [
+            Note::FlowLookup,
+            Note::FlowHit,
+            Note::FlowRecorded,
+            Note::FlowRemapped,
+        ] {
+            ensure!(
+                seen[note.index() as usize] > 20,
+                "{}: {}",
+                note.name(),
+                seen[note.index() as usize]
+            );
         }
         for (reason, count) in Reason::ALL.iter().zip(seen) {
             println!("{:>22} {count}", reason.name());

@@ -24,7 +24,12 @@ const OTHER: u16 = 3;
 /// Three backends, and a slot for both protocols.
 fn world(slot: Slot, alive: [bool; 3]) -> World {
     let mut world = World::new();
-    world.settings = Settings { tcp_grace: 10, udp_grace: 20, horizon: 40, ..world.settings };
+    world.settings = Settings {
+        tcp_grace: 10,
+        udp_grace: 20,
+        horizon: 40,
+        ..world.settings
+    };
     for (n, alive) in (1..).zip(alive) {
         world.backend(&format!("10.9.0.{n}:8080"), if alive { ALIVE } else { 0 });
     }
@@ -36,12 +41,22 @@ fn world(slot: Slot, alive: [bool; 3]) -> World {
 
 /// A slot that went from the old backend to the new one this many seconds ago.
 fn changed(ago: u32) -> Result<Slot> {
-    let changed = lab::now()?.checked_sub(ago).context("the machine has been up for less than a minute")?;
-    Ok(Slot { current: NEW, previous: OLD, changed })
+    let changed = lab::now()?
+        .checked_sub(ago)
+        .context("the machine has been up for less than a minute")?;
+    Ok(Slot {
+        current: NEW,
+        previous: OLD,
+        changed,
+    })
 }
 
 fn packet(protocol: u8, flags: u8) -> Frame {
-    if protocol == TCP { Frame::tcp(CLIENT, VIP, flags) } else { Frame::udp(CLIENT, VIP) }
+    if protocol == TCP {
+        Frame::tcp(CLIENT, VIP, flags)
+    } else {
+        Frame::udp(CLIENT, VIP)
+    }
 }
 
 /// One case: a packet, what the table knows of its flow, and who must take it.
@@ -73,46 +88,204 @@ const AFTER_UDP_GRACE: u32 = 26;
 const BEYOND: u32 = 50;
 
 const CASES: &[Case] = &[
-    Case { what: "a SYN takes the current one and is recorded", protocol: TCP, flags: SYN, ago: IN_GRACE, alive: ALL,
-        recorded: None, takes: Some(NEW), notes: &[Note::FlowRecorded], after: Some(NEW) },
-    Case { what: "a SYN replaces the record of an older flow of the same address", protocol: TCP, flags: SYN, ago: IN_GRACE,
-        alive: ALL, recorded: Some(OLD), takes: Some(NEW), notes: &[Note::FlowRecorded], after: Some(NEW) },
-    Case { what: "a SYN does not go to a dead one", protocol: TCP, flags: SYN, ago: IN_GRACE, alive: [true, false, true],
-        recorded: None, takes: None, notes: &[], after: None },
-    Case { what: "a recorded flow stays", protocol: TCP, flags: ACK, ago: IN_GRACE, alive: ALL, recorded: Some(OLD),
-        takes: Some(OLD), notes: &[Note::FlowLookup, Note::FlowHit], after: Some(OLD) },
-    Case { what: "… after the grace", protocol: TCP, flags: ACK, ago: AFTER_UDP_GRACE, alive: ALL, recorded: Some(OLD),
-        takes: Some(OLD), notes: &[Note::FlowLookup, Note::FlowHit], after: Some(OLD) },
-    Case { what: "… with one that is neither previous nor current", protocol: TCP, flags: ACK, ago: IN_GRACE, alive: ALL,
-        recorded: Some(OTHER), takes: Some(OTHER), notes: &[Note::FlowLookup, Note::FlowHit], after: Some(OTHER) },
-    Case { what: "a dead one's flow goes to the current one, and is remembered there", protocol: TCP, flags: ACK, ago: IN_GRACE,
-        alive: [false, true, true], recorded: Some(OLD), takes: Some(NEW),
-        notes: &[Note::FlowLookup, Note::FlowHit, Note::FlowRemapped], after: Some(NEW) },
-    Case { what: "a dead one's flow with nobody to take it", protocol: TCP, flags: ACK, ago: IN_GRACE,
-        alive: [false, false, true], recorded: Some(OLD), takes: None, notes: &[Note::FlowLookup, Note::FlowHit],
-        after: Some(OLD) },
-    Case { what: "an unrecorded flow is taken for an older one for a while", protocol: TCP, flags: ACK, ago: IN_GRACE,
-        alive: ALL, recorded: None, takes: Some(OLD), notes: &[Note::FlowLookup], after: None },
-    Case { what: "… and then no more", protocol: TCP, flags: ACK, ago: AFTER_TCP_GRACE, alive: ALL, recorded: None,
-        takes: Some(NEW), notes: &[Note::FlowLookup], after: None },
-    Case { what: "… nor if the older one is dead", protocol: TCP, flags: ACK, ago: IN_GRACE, alive: [false, true, true],
-        recorded: None, takes: Some(NEW), notes: &[Note::FlowLookup], after: None },
-    Case { what: "beyond the horizon the ring alone decides", protocol: TCP, flags: ACK, ago: BEYOND, alive: ALL,
-        recorded: Some(OLD), takes: Some(NEW), notes: &[], after: Some(OLD) },
-    Case { what: "UDP: a recorded flow stays", protocol: UDP, flags: 0, ago: AFTER_UDP_GRACE, alive: ALL, recorded: Some(OLD),
-        takes: Some(OLD), notes: &[Note::FlowLookup, Note::FlowHit], after: Some(OLD) },
-    Case { what: "UDP: a dead one's flow goes to the current one", protocol: UDP, flags: 0, ago: AFTER_UDP_GRACE,
-        alive: [false, true, true], recorded: Some(OLD), takes: Some(NEW),
-        notes: &[Note::FlowLookup, Note::FlowHit, Note::FlowRemapped], after: Some(NEW) },
-    Case { what: "UDP: an unrecorded flow is taken for an older one, and from then on is one", protocol: UDP, flags: 0,
-        ago: AFTER_TCP_GRACE, alive: ALL, recorded: None, takes: Some(OLD), notes: &[Note::FlowLookup, Note::FlowRecorded],
-        after: Some(OLD) },
-    Case { what: "UDP: … and then no more", protocol: UDP, flags: 0, ago: AFTER_UDP_GRACE, alive: ALL, recorded: None,
-        takes: Some(NEW), notes: &[Note::FlowLookup], after: None },
-    Case { what: "UDP: … nor if the older one is dead", protocol: UDP, flags: 0, ago: AFTER_TCP_GRACE, alive: [false, true, true],
-        recorded: None, takes: Some(NEW), notes: &[Note::FlowLookup], after: None },
-    Case { what: "UDP: beyond the horizon the ring alone decides", protocol: UDP, flags: 0, ago: BEYOND, alive: ALL,
-        recorded: Some(OLD), takes: Some(NEW), notes: &[], after: Some(OLD) },
+    Case {
+        what: "a SYN takes the current one and is recorded",
+        protocol: TCP,
+        flags: SYN,
+        ago: IN_GRACE,
+        alive: ALL,
+        recorded: None,
+        takes: Some(NEW),
+        notes: &[Note::FlowRecorded],
+        after: Some(NEW),
+    },
+    Case {
+        what: "a SYN replaces the record of an older flow of the same address",
+        protocol: TCP,
+        flags: SYN,
+        ago: IN_GRACE,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(NEW),
+        notes: &[Note::FlowRecorded],
+        after: Some(NEW),
+    },
+    Case {
+        what: "a SYN does not go to a dead one",
+        protocol: TCP,
+        flags: SYN,
+        ago: IN_GRACE,
+        alive: [true, false, true],
+        recorded: None,
+        takes: None,
+        notes: &[],
+        after: None,
+    },
+    Case {
+        what: "a recorded flow stays",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(OLD),
+        notes: &[Note::FlowLookup, Note::FlowHit],
+        after: Some(OLD),
+    },
+    Case {
+        what: "… after the grace",
+        protocol: TCP,
+        flags: ACK,
+        ago: AFTER_UDP_GRACE,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(OLD),
+        notes: &[Note::FlowLookup, Note::FlowHit],
+        after: Some(OLD),
+    },
+    Case {
+        what: "… with one that is neither previous nor current",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: ALL,
+        recorded: Some(OTHER),
+        takes: Some(OTHER),
+        notes: &[Note::FlowLookup, Note::FlowHit],
+        after: Some(OTHER),
+    },
+    Case {
+        what: "a dead one's flow goes to the current one, and is remembered there",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: [false, true, true],
+        recorded: Some(OLD),
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup, Note::FlowHit, Note::FlowRemapped],
+        after: Some(NEW),
+    },
+    Case {
+        what: "a dead one's flow with nobody to take it",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: [false, false, true],
+        recorded: Some(OLD),
+        takes: None,
+        notes: &[Note::FlowLookup, Note::FlowHit],
+        after: Some(OLD),
+    },
+    Case {
+        what: "an unrecorded flow is taken for an older one for a while",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: ALL,
+        recorded: None,
+        takes: Some(OLD),
+        notes: &[Note::FlowLookup],
+        after: None,
+    },
+    Case {
+        what: "… and then no more",
+        protocol: TCP,
+        flags: ACK,
+        ago: AFTER_TCP_GRACE,
+        alive: ALL,
+        recorded: None,
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup],
+        after: None,
+    },
+    Case {
+        what: "… nor if the older one is dead",
+        protocol: TCP,
+        flags: ACK,
+        ago: IN_GRACE,
+        alive: [false, true, true],
+        recorded: None,
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup],
+        after: None,
+    },
+    Case {
+        what: "beyond the horizon the ring alone decides",
+        protocol: TCP,
+        flags: ACK,
+        ago: BEYOND,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(NEW),
+        notes: &[],
+        after: Some(OLD),
+    },
+    Case {
+        what: "UDP: a recorded flow stays",
+        protocol: UDP,
+        flags: 0,
+        ago: AFTER_UDP_GRACE,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(OLD),
+        notes: &[Note::FlowLookup, Note::FlowHit],
+        after: Some(OLD),
+    },
+    Case {
+        what: "UDP: a dead one's flow goes to the current one",
+        protocol: UDP,
+        flags: 0,
+        ago: AFTER_UDP_GRACE,
+        alive: [false, true, true],
+        recorded: Some(OLD),
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup, Note::FlowHit, Note::FlowRemapped],
+        after: Some(NEW),
+    },
+    Case {
+        what: "UDP: an unrecorded flow is taken for an older one, and from then on is one",
+        protocol: UDP,
+        flags: 0,
+        ago: AFTER_TCP_GRACE,
+        alive: ALL,
+        recorded: None,
+        takes: Some(OLD),
+        notes: &[Note::FlowLookup, Note::FlowRecorded],
+        after: Some(OLD),
+    },
+    Case {
+        what: "UDP: … and then no more",
+        protocol: UDP,
+        flags: 0,
+        ago: AFTER_UDP_GRACE,
+        alive: ALL,
+        recorded: None,
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup],
+        after: None,
+    },
+    Case {
+        what: "UDP: … nor if the older one is dead",
+        protocol: UDP,
+        flags: 0,
+        ago: AFTER_TCP_GRACE,
+        alive: [false, true, true],
+        recorded: None,
+        takes: Some(NEW),
+        notes: &[Note::FlowLookup],
+        after: None,
+    },
+    Case {
+        what: "UDP: beyond the horizon the ring alone decides",
+        protocol: UDP,
+        flags: 0,
+        ago: BEYOND,
+        alive: ALL,
+        recorded: Some(OLD),
+        takes: Some(NEW),
+        notes: &[],
+        after: Some(OLD),
+    },
 ];
 
 #[test]
@@ -122,22 +295,43 @@ fn the_rule_case_by_case() -> Result<()> {
             let mut world = world(changed(case.ago)?, case.alive);
             let key = flow_key(addr(CLIENT), addr(VIP), case.protocol);
             if let Some(backend) = case.recorded {
-                world.flows.push((key, FlowState { backend: u32::from(backend), recorded: 1 }));
+                world.flows.push((
+                    key,
+                    FlowState {
+                        backend: u32::from(backend),
+                        recorded: 1,
+                    },
+                ));
             }
             both.kernel = Kernel::load()?;
             world.to_kernel(&mut both.kernel)?;
             both.memory = world.to_memory(both.lab, lab::now()?);
 
             let frame = packet(case.protocol, case.flags);
-            let sent = case.takes.map(|n| to_backend(&frame, n as u8, &format!("10.9.0.{n}:8080")).build());
-            let reason = if sent.is_some() { Reason::ForwardNat } else { Reason::NoBackend };
-            both.check(&frame.build(), reason, case.notes, sent.as_deref()).context(case.what)?;
+            let sent = case
+                .takes
+                .map(|n| to_backend(&frame, n as u8, &format!("10.9.0.{n}:8080")).build());
+            let reason = if sent.is_some() {
+                Reason::ForwardNat
+            } else {
+                Reason::NoBackend
+            };
+            both.check(&frame.build(), reason, case.notes, sent.as_deref())
+                .context(case.what)?;
 
             let after = case.after.map(u32::from);
             let known = both.kernel.flow(key)?;
-            ensure!(known.map(|state| state.backend) == after, "{}: the kernel knows {known:?}", case.what);
+            ensure!(
+                known.map(|state| state.backend) == after,
+                "{}: the kernel knows {known:?}",
+                case.what
+            );
             let known = both.memory.flows.get(&key);
-            ensure!(known.map(|state| state.backend) == after, "{}: the host knows {known:?}", case.what);
+            ensure!(
+                known.map(|state| state.backend) == after,
+                "{}: the host knows {known:?}",
+                case.what
+            );
         }
         Ok(())
     })
@@ -150,17 +344,31 @@ fn a_stable_ring_asks_neither_clock_nor_flow_table() -> Result<()> {
     Both::run(&world, |both| {
         // A record that says otherwise: it must not be seen.
         for protocol in [TCP, UDP] {
-            let (key, state) =
-                (flow_key(addr(CLIENT), addr(VIP), protocol), FlowState { backend: u32::from(OLD), recorded: 1 });
+            let (key, state) = (
+                flow_key(addr(CLIENT), addr(VIP), protocol),
+                FlowState {
+                    backend: u32::from(OLD),
+                    recorded: 1,
+                },
+            );
             both.kernel.record_flow(key, state)?;
             both.memory.flows.insert(key, state);
             let frame = packet(protocol, ACK);
             for _ in 0..3 {
-                both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, 2, "10.9.0.2:8080"));
+                both.becomes(
+                    &frame,
+                    Reason::ForwardNat,
+                    &[],
+                    &to_backend(&frame, 2, "10.9.0.2:8080"),
+                );
             }
             ensure!(both.kernel.flow(key)? == Some(state), "the record is as it was");
         }
-        ensure!(both.memory.asked.clock == 0 && both.memory.asked.flows == 0, "{:?}", both.memory.asked);
+        ensure!(
+            both.memory.asked.clock == 0 && both.memory.asked.flows == 0,
+            "{:?}",
+            both.memory.asked
+        );
         Ok(())
     })
 }
@@ -170,10 +378,29 @@ fn a_syn_reads_the_clock_and_writes_one_record() -> Result<()> {
     Both::run(&world(stable(NEW), ALL), |both| {
         let frame = packet(TCP, SYN);
         let before = lab::now()?;
-        both.becomes(&frame, Reason::ForwardNat, &[Note::FlowRecorded], &to_backend(&frame, 2, "10.9.0.2:8080"));
-        let flow = both.kernel.flow(flow_key(addr(CLIENT), addr(VIP), TCP))?.context("recorded")?;
-        ensure!((before.saturating_sub(1)..=lab::now()?).contains(&flow.recorded), "{flow:?}, now {before}");
-        ensure!(both.memory.asked == Asked { clock: 1, flows: 0, slots: 1, last_slot: Some(0) });
+        both.becomes(
+            &frame,
+            Reason::ForwardNat,
+            &[Note::FlowRecorded],
+            &to_backend(&frame, 2, "10.9.0.2:8080"),
+        );
+        let flow = both
+            .kernel
+            .flow(flow_key(addr(CLIENT), addr(VIP), TCP))?
+            .context("recorded")?;
+        ensure!(
+            (before.saturating_sub(1)..=lab::now()?).contains(&flow.recorded),
+            "{flow:?}, now {before}"
+        );
+        ensure!(
+            both.memory.asked
+                == Asked {
+                    clock: 1,
+                    flows: 0,
+                    slots: 1,
+                    last_slot: Some(0)
+                }
+        );
         Ok(())
     })
 }
@@ -183,21 +410,45 @@ fn a_syn_reads_the_clock_and_writes_one_record() -> Result<()> {
 fn draining_keeps_flows_and_takes_no_new_ones() -> Result<()> {
     Both::run(&world(stable(OLD), ALL), |both| {
         let syn = packet(TCP, SYN);
-        both.becomes(&syn, Reason::ForwardNat, &[Note::FlowRecorded], &to_backend(&syn, 1, "10.9.0.1:8080"));
+        both.becomes(
+            &syn,
+            Reason::ForwardNat,
+            &[Note::FlowRecorded],
+            &to_backend(&syn, 1, "10.9.0.1:8080"),
+        );
         let slot = changed(IN_GRACE)?;
         both.kernel.ring(0, &[slot])?;
         both.memory.rings[0] = slot;
         let ack = packet(TCP, ACK);
         let kept = [Note::FlowLookup, Note::FlowHit];
-        both.becomes(&ack, Reason::ForwardNat, &kept, &to_backend(&ack, 1, "10.9.0.1:8080"));
+        both.becomes(
+            &ack,
+            Reason::ForwardNat,
+            &kept,
+            &to_backend(&ack, 1, "10.9.0.1:8080"),
+        );
         let fresh = Frame::tcp("198.51.100.8:1", VIP, SYN);
-        both.becomes(&fresh, Reason::ForwardNat, &[Note::FlowRecorded], &to_backend(&fresh, 2, "10.9.0.2:8080"));
+        both.becomes(
+            &fresh,
+            Reason::ForwardNat,
+            &[Note::FlowRecorded],
+            &to_backend(&fresh, 2, "10.9.0.2:8080"),
+        );
         // All drain: nobody takes new flows, the old ones go on.
-        let slot = Slot { current: 0, previous: NEW, changed: slot.changed };
+        let slot = Slot {
+            current: 0,
+            previous: NEW,
+            changed: slot.changed,
+        };
         both.kernel.ring(0, &[slot])?;
         both.memory.rings[0] = slot;
         both.stays(&Frame::tcp("198.51.100.9:1", VIP, SYN).build(), Reason::NoBackend);
-        both.becomes(&ack, Reason::ForwardNat, &kept, &to_backend(&ack, 1, "10.9.0.1:8080"));
+        both.becomes(
+            &ack,
+            Reason::ForwardNat,
+            &kept,
+            &to_backend(&ack, 1, "10.9.0.1:8080"),
+        );
         Ok(())
     })
 }
@@ -220,9 +471,16 @@ fn beyond_the_limit_flows_are_forwarded_unrecorded() -> Result<()> {
         let count = |note: Note| counters[note.index() as usize];
         ensure!(count(Note::FlowRecorded) + count(Note::FlowRecordLimited) == SYNS);
         // The limit holds for each second that the test lasted, the first and the last included.
-        ensure!((50..=50 * (seconds + 1)).contains(&count(Note::FlowRecorded)), "{}", count(Note::FlowRecorded));
+        ensure!(
+            (50..=50 * (seconds + 1)).contains(&count(Note::FlowRecorded)),
+            "{}",
+            count(Note::FlowRecorded)
+        );
         ensure!(both.kernel.flows()?.len() as u64 == count(Note::FlowRecorded));
-        ensure!(both.memory.noted(Note::FlowRecorded) == 50 && both.memory.noted(Note::FlowRecordLimited) == SYNS - 50);
+        ensure!(
+            both.memory.noted(Note::FlowRecorded) == 50
+                && both.memory.noted(Note::FlowRecordLimited) == SYNS - 50
+        );
         Ok(())
     })
 }
@@ -249,7 +507,12 @@ fn a_limit_of_nothing_records_nothing() -> Result<()> {
     world.settings.record_limit = 0;
     Both::run(&world, |both| {
         let frame = packet(TCP, SYN);
-        both.becomes(&frame, Reason::ForwardNat, &[Note::FlowRecordLimited], &to_backend(&frame, 2, "10.9.0.2:8080"));
+        both.becomes(
+            &frame,
+            Reason::ForwardNat,
+            &[Note::FlowRecordLimited],
+            &to_backend(&frame, 2, "10.9.0.2:8080"),
+        );
         ensure!(both.kernel.flows()?.is_empty() && both.memory.flows.is_empty());
         Ok(())
     })

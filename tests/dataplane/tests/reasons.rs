@@ -26,8 +26,14 @@ fn nat_both_ways_both_families_both_protocols() -> Result<()> {
                 let frame = Frame::tcp(client, vip, flags);
                 both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, n, backend));
             }
-            let frame = Frame::tcp(client, vip, SYN).with(|f| f.tcp_options = vec![2, 4, 5, 0xb4, 1, 3, 3, 7]);
-            both.becomes(&frame, Reason::ForwardNat, &[Note::FlowRecorded], &to_backend(&frame, n, backend));
+            let frame =
+                Frame::tcp(client, vip, SYN).with(|f| f.tcp_options = vec![2, 4, 5, 0xb4, 1, 3, 3, 7]);
+            both.becomes(
+                &frame,
+                Reason::ForwardNat,
+                &[Note::FlowRecorded],
+                &to_backend(&frame, n, backend),
+            );
             for flags in [SYN | ACK, ACK, RST] {
                 let frame = Frame::tcp(backend, client, flags);
                 both.becomes(&frame, Reason::ReturnNat, &[], &to_client(&frame, vip));
@@ -55,15 +61,30 @@ fn tags_options_and_extension_headers_stay() -> Result<()> {
     Both::run(&World::standard(), |both| {
         for tag in [(0x8100, 0x2064), (0x88a8, 7)] {
             let frame = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).with(|f| f.tags = vec![tag]);
-            both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, 1, "10.9.0.1:8080"));
+            both.becomes(
+                &frame,
+                Reason::ForwardNat,
+                &[],
+                &to_backend(&frame, 1, "10.9.0.1:8080"),
+            );
             let frame = Frame::udp("[2001:db8:9::4]:5353", CLIENT6).with(|f| f.tags = vec![tag]);
-            both.becomes(&frame, Reason::ReturnNat, &[], &to_client(&frame, "[2001:db8:2::10]:53"));
+            both.becomes(
+                &frame,
+                Reason::ReturnNat,
+                &[],
+                &to_client(&frame, "[2001:db8:2::10]:53"),
+            );
             let frame = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).with(|f| f.tags = vec![tag, tag]);
             both.stays(&frame.build(), Reason::VlanStacked);
         }
         for options in [4, 12, 40] {
             let frame = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).with(|f| f.options = vec![1; options]);
-            both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, 1, "10.9.0.1:8080"));
+            both.becomes(
+                &frame,
+                Reason::ForwardNat,
+                &[],
+                &to_backend(&frame, 1, "10.9.0.1:8080"),
+            );
         }
         let padding = |len: usize| {
             let mut bytes = vec![0; len];
@@ -76,10 +97,20 @@ fn tags_options_and_extension_headers_stay() -> Result<()> {
             vec![(43, padding(24))],
             // An atomic fragment (RFC 6946): whole.
             vec![(44, vec![0, 0, 0, 0, 1, 2, 3, 4])],
-            vec![(0, padding(8)), (60, padding(16)), (43, padding(8)), (60, padding(8))],
+            vec![
+                (0, padding(8)),
+                (60, padding(16)),
+                (43, padding(8)),
+                (60, padding(8)),
+            ],
         ] {
             let frame = Frame::tcp(CLIENT6, "[2001:db8:2::10]:80", ACK).with(|f| f.extensions = extensions);
-            both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, 2, "[2001:db8:9::2]:8080"));
+            both.becomes(
+                &frame,
+                Reason::ForwardNat,
+                &[],
+                &to_backend(&frame, 2, "[2001:db8:9::2]:8080"),
+            );
         }
         Ok(())
     })
@@ -89,9 +120,19 @@ fn tags_options_and_extension_headers_stay() -> Result<()> {
 fn port_zero_keeps_the_clients_port() -> Result<()> {
     Both::run(&World::standard(), |both| {
         let frame = Frame::tcp(CLIENT4, "192.0.2.10:83", ACK);
-        both.becomes(&frame, Reason::ForwardNat, &[], &to_backend(&frame, 5, "10.9.0.5:83"));
+        both.becomes(
+            &frame,
+            Reason::ForwardNat,
+            &[],
+            &to_backend(&frame, 5, "10.9.0.5:83"),
+        );
         let frame = Frame::tcp("10.9.0.5:83", CLIENT4, ACK);
-        both.becomes(&frame, Reason::ReturnNat, &[], &to_client(&frame, "192.0.2.10:83"));
+        both.becomes(
+            &frame,
+            Reason::ReturnNat,
+            &[],
+            &to_client(&frame, "192.0.2.10:83"),
+        );
         Ok(())
     })
 }
@@ -115,7 +156,11 @@ fn a_shared_backend_answers_each_vip() -> Result<()> {
     Both::run(&World::standard(), |both| {
         for (client, vips, backend) in [
             (CLIENT4, ["192.0.2.10:84", "192.0.2.11:8084"], "10.9.0.6:8080"),
-            (CLIENT6, ["[2001:db8:2::10]:84", "[2001:db8:2::11]:8084"], "[2001:db8:9::6]:8080"),
+            (
+                CLIENT6,
+                ["[2001:db8:2::10]:84", "[2001:db8:2::11]:8084"],
+                "[2001:db8:9::6]:8080",
+            ),
         ] {
             // Before the client has spoken nobody knows which VIP it means.
             both.stays(&Frame::tcp(backend, client, ACK).build(), Reason::NoService);
@@ -125,8 +170,13 @@ fn a_shared_backend_answers_each_vip() -> Result<()> {
                 let frame = Frame::tcp(backend, client, ACK);
                 both.becomes(&frame, Reason::ReturnNat, &[], &to_client(&frame, vip));
                 let reply = flow_key(addr(backend), addr(client), TCP);
-                let known = both.kernel.return_flow(reply)?.context("the kernel remembers the reply")?;
-                ensure!(known.vip.to_ip() == addr(vip).ip() && known.port == u32::from(addr(vip).port().to_be()));
+                let known = both
+                    .kernel
+                    .return_flow(reply)?
+                    .context("the kernel remembers the reply")?;
+                ensure!(
+                    known.vip.to_ip() == addr(vip).ip() && known.port == u32::from(addr(vip).port().to_be())
+                );
                 ensure!(both.memory.return_flows.get(&reply) == Some(&known));
             }
         }
@@ -141,7 +191,9 @@ fn what_is_not_for_us_passes_untouched() -> Result<()> {
         let mut arp = good.clone();
         arp[12..14].copy_from_slice(&0x0806u16.to_be_bytes());
         both.stays(&arp, Reason::NotIp);
-        let mut lldp_in_vlan = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).with(|f| f.tags = vec![(0x8100, 1)]).build();
+        let mut lldp_in_vlan = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK)
+            .with(|f| f.tags = vec![(0x8100, 1)])
+            .build();
         lldp_in_vlan[16..18].copy_from_slice(&0x88ccu16.to_be_bytes());
         both.stays(&lldp_in_vlan, Reason::NotIp);
         for protocol in [1, 112, 50] {
@@ -162,7 +214,12 @@ fn what_is_not_for_us_passes_untouched() -> Result<()> {
             both.stays(&frame.build(), Reason::NoService);
         }
         both.stays(&Frame::tcp(CLIENT4, "192.0.2.10:443", SYN).build(), Reason::Relay);
-        both.stays(&Frame::tcp(CLIENT4, "192.0.2.10:443", ACK).with(|f| f.hops = 1).build(), Reason::Relay);
+        both.stays(
+            &Frame::tcp(CLIENT4, "192.0.2.10:443", ACK)
+                .with(|f| f.hops = 1)
+                .build(),
+            Reason::Relay,
+        );
         // From a backend to the box itself, or to where no route leads: the stack's business, whatever the hop limit.
         for (from, to) in [
             ("10.9.0.1:8080", "10.9.0.254:50000"),
@@ -172,7 +229,10 @@ fn what_is_not_for_us_passes_untouched() -> Result<()> {
             ("10.9.0.6:8080", "10.9.0.254:50000"),
         ] {
             for hops in [1, 64] {
-                both.stays(&Frame::tcp(from, to, ACK).with(|f| f.hops = hops).build(), Reason::ReturnLocal);
+                both.stays(
+                    &Frame::tcp(from, to, ACK).with(|f| f.hops = hops).build(),
+                    Reason::ReturnLocal,
+                );
             }
         }
         Ok(())
@@ -237,7 +297,9 @@ fn frames_that_end_too_soon() -> Result<()> {
             }
         }
         // Inside the options.
-        let whole = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).with(|f| f.options = vec![1; 8]).build();
+        let whole = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK)
+            .with(|f| f.options = vec![1; 8])
+            .build();
         for len in 34..42 {
             both.stays(&whole[..len], Reason::Truncated);
         }
@@ -259,7 +321,8 @@ fn frames_that_end_too_soon() -> Result<()> {
             }
         }
         // Inside an extension header: none left, half of one, and one that claims more than there is.
-        let chain = Frame::tcp(CLIENT6, "[2001:db8:2::10]:80", ACK).with(|f| f.extensions = vec![(60, vec![0; 8])]);
+        let chain =
+            Frame::tcp(CLIENT6, "[2001:db8:2::10]:80", ACK).with(|f| f.extensions = vec![(60, vec![0; 8])]);
         for (at, value) in [(19, 0), (19, 4), (55, 30)] {
             let mut bytes = chain.build();
             bytes[at] = value;
@@ -294,8 +357,16 @@ fn headers_that_lie() -> Result<()> {
             changed(&v6, 18, &[0xff, 0xff]),
             v6[..v6.len() - 1].to_vec(),
             // IPv4 in disguise: source, then destination.
-            changed(&v6, 22, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 7]),
-            changed(&v6, 38, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10]),
+            changed(
+                &v6,
+                22,
+                &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 7],
+            ),
+            changed(
+                &v6,
+                38,
+                &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 10],
+            ),
         ] {
             both.stays(&frame, Reason::MalformedIp);
         }
@@ -330,14 +401,20 @@ fn what_can_not_be_sent_is_dropped_with_its_reason() -> Result<()> {
             both.stays(&to(port), Reason::Inconsistent);
         }
         both.stays(&to6(91), Reason::Inconsistent);
-        both.stays(&Frame::tcp("10.9.0.8:80", CLIENT4, ACK).build(), Reason::Inconsistent);
+        both.stays(
+            &Frame::tcp("10.9.0.8:80", CLIENT4, ACK).build(),
+            Reason::Inconsistent,
+        );
         for port in [86, 87, 88, 89, 90] {
             both.stays(&to(port), Reason::NoRoute);
         }
         for port in [86, 89] {
             both.stays(&to6(port), Reason::NoRoute);
         }
-        both.stays(&Frame::tcp("10.9.0.1:8080", "10.66.0.5:1", ACK).build(), Reason::NoRoute);
+        both.stays(
+            &Frame::tcp("10.9.0.1:8080", "10.66.0.5:1", ACK).build(),
+            Reason::NoRoute,
+        );
         for hops in [0, 1] {
             for frame in [
                 Frame::tcp(CLIENT4, "192.0.2.10:80", ACK),
@@ -373,10 +450,22 @@ fn an_unknown_next_hop_is_asked_for_once() -> Result<()> {
         let (lan, wan) = (both.lab.lan, both.lab.wan);
         for (frame, next_hop, ifindex) in [
             (Frame::tcp(CLIENT4, "192.0.2.10:85", ACK), "10.9.0.77:0", lan),
-            (Frame::tcp(CLIENT6, "[2001:db8:2::10]:85", ACK), "[2001:db8:9::77]:0", lan),
+            (
+                Frame::tcp(CLIENT6, "[2001:db8:2::10]:85", ACK),
+                "[2001:db8:9::77]:0",
+                lan,
+            ),
             // By a gateway: it is the gateway that is unknown.
-            (Frame::tcp("10.9.0.1:8080", "203.0.113.5:1", ACK), "192.0.2.99:0", wan),
-            (Frame::tcp("[2001:db8:9::2]:8080", "[2001:db8:d::5]:1", ACK), "[2001:db8:2::99]:0", wan),
+            (
+                Frame::tcp("10.9.0.1:8080", "203.0.113.5:1", ACK),
+                "192.0.2.99:0",
+                wan,
+            ),
+            (
+                Frame::tcp("[2001:db8:9::2]:8080", "[2001:db8:d::5]:1", ACK),
+                "[2001:db8:2::99]:0",
+                wan,
+            ),
         ] {
             let frame = frame.build();
             both.stays(&frame, Reason::NoNeighbor);
@@ -387,10 +476,16 @@ fn an_unknown_next_hop_is_asked_for_once() -> Result<()> {
             let events = both.kernel.events()?;
             ensure!((1..=2).contains(&events.len()), "{} events", events.len());
             for event in events {
-                ensure!(event.addr.to_ip() == addr(next_hop).ip() && event.ifindex == ifindex, "{event:?}");
+                ensure!(
+                    event.addr.to_ip() == addr(next_hop).ip() && event.ifindex == ifindex,
+                    "{event:?}"
+                );
             }
             let event = both.memory.events.pop().context("the host asks, too")?;
-            ensure!(event.addr.to_ip() == addr(next_hop).ip() && event.ifindex == ifindex, "{event:?}");
+            ensure!(
+                event.addr.to_ip() == addr(next_hop).ip() && event.ifindex == ifindex,
+                "{event:?}"
+            );
         }
         Ok(())
     })
@@ -403,7 +498,10 @@ fn out_where_it_came_in_is_tx() -> Result<()> {
         let expected = to_backend(&frame, 1, "10.9.0.1:8080").build();
         for (ifindex, expected_verdict) in [(both.lab.lan, verdict::TX), (both.lab.wan, verdict::REDIRECT)] {
             let run = both.kernel.run_from(&frame.build(), Some(ifindex))?;
-            ensure!(run.verdict == expected_verdict && run.frame == expected, "{run:?}");
+            ensure!(
+                run.verdict == expected_verdict && run.frame == expected,
+                "{run:?}"
+            );
         }
         Ok(())
     })
@@ -414,11 +512,17 @@ fn without_the_forwarding_switch_of_lo_nothing_is_sent() -> Result<()> {
     Both::run(&World::standard(), |both| {
         lab::forwarding(false)?;
         both.memory.routes = Box::new(|_| Route::Disabled);
-        for frame in [Frame::tcp(CLIENT4, "192.0.2.10:80", ACK), Frame::tcp(CLIENT6, "[2001:db8:2::10]:80", ACK)] {
+        for frame in [
+            Frame::tcp(CLIENT4, "192.0.2.10:80", ACK),
+            Frame::tcp(CLIENT6, "[2001:db8:2::10]:80", ACK),
+        ] {
             both.stays(&frame.build(), Reason::NoRoute);
         }
         // The box's own connections to its backends live on.
-        for frame in [Frame::tcp("10.9.0.1:8080", "10.9.0.254:5", ACK), Frame::tcp("[2001:db8:9::2]:8080", CLIENT6, ACK)] {
+        for frame in [
+            Frame::tcp("10.9.0.1:8080", "10.9.0.254:5", ACK),
+            Frame::tcp("[2001:db8:9::2]:8080", CLIENT6, ACK),
+        ] {
             both.stays(&frame.build(), Reason::ReturnLocal);
         }
         Ok(())
@@ -428,11 +532,20 @@ fn without_the_forwarding_switch_of_lo_nothing_is_sent() -> Result<()> {
 #[test]
 fn a_lookup_that_fails_is_our_fault() -> Result<()> {
     Both::run(&World::standard(), |both| {
-        let settings = Settings { fib_ifindex: 9999, ..World::standard().settings };
+        let settings = Settings {
+            fib_ifindex: 9999,
+            ..World::standard().settings
+        };
         both.kernel.settings(settings)?;
         both.memory.routes = Box::new(|_| Route::Failed);
-        both.stays(&Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).build(), Reason::Internal);
-        both.stays(&Frame::tcp("10.9.0.1:8080", CLIENT4, ACK).build(), Reason::Internal);
+        both.stays(
+            &Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).build(),
+            Reason::Internal,
+        );
+        both.stays(
+            &Frame::tcp("10.9.0.1:8080", CLIENT4, ACK).build(),
+            Reason::Internal,
+        );
         Ok(())
     })
 }
@@ -442,7 +555,9 @@ fn traffic_is_counted_for_service_and_backend() -> Result<()> {
     Both::run(&World::standard(), |both| {
         let syn = Frame::tcp(CLIENT4, "192.0.2.10:80", SYN).build();
         let ack = Frame::tcp(CLIENT4, "192.0.2.10:80", ACK).build();
-        let reply = Frame::tcp("10.9.0.1:8080", CLIENT4, ACK).with(|f| f.payload = vec![1; 900]).build();
+        let reply = Frame::tcp("10.9.0.1:8080", CLIENT4, ACK)
+            .with(|f| f.payload = vec![1; 900])
+            .build();
         for frame in [&syn, &ack, &ack, &reply] {
             both.kernel.run(frame)?;
             handle(Window::new(&mut frame.clone()), &mut both.memory);
@@ -454,7 +569,11 @@ fn traffic_is_counted_for_service_and_backend() -> Result<()> {
             bytes_out: reply.len() as u64,
             flows: 1,
         };
-        ensure!(both.kernel.service_traffic(1)? == expected, "{:?}", both.kernel.service_traffic(1)?);
+        ensure!(
+            both.kernel.service_traffic(1)? == expected,
+            "{:?}",
+            both.kernel.service_traffic(1)?
+        );
         ensure!(both.kernel.backend_traffic(1)? == expected);
         ensure!(both.memory.service_traffic[&1] == expected && both.memory.backend_traffic[&1] == expected);
         Ok(())
@@ -466,6 +585,10 @@ fn traffic_is_counted_for_service_and_backend() -> Result<()> {
 fn every_reason_of_xdp_has_a_packet_here() {
     let source = include_str!("reasons.rs");
     for reason in Reason::ALL {
-        assert!(source.contains(&format!("Reason::{reason:?}")), "no packet for {}", reason.name());
+        assert!(
+            source.contains(&format!("Reason::{reason:?}")),
+            "no packet for {}",
+            reason.name()
+        );
     }
 }

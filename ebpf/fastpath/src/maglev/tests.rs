@@ -1,6 +1,5 @@
 //! What a table promises: shares, stability, independence from order, and time.
 
-extern crate std;
 use std::{collections::HashMap, time::Instant, vec, vec::Vec};
 
 use proptest::prelude::*;
@@ -16,7 +15,11 @@ fn id(n: u16) -> u64 {
 }
 
 fn members(weights: &[u16]) -> Vec<Member> {
-    weights.iter().zip(1..).map(|(&weight, n)| Member::new(id(n), n, weight)).collect()
+    weights
+        .iter()
+        .zip(1..)
+        .map(|(&weight, n)| Member::new(id(n), n, weight))
+        .collect()
 }
 
 fn table(key: [u64; 2], mut members: Vec<Member>, slots: usize) -> Vec<u16> {
@@ -40,7 +43,10 @@ fn check_shares(table: &[u16], weights: &[u16]) {
     for (&weight, n) in weights.iter().zip(1u16..) {
         let ideal = table.len() as f64 * f64::from(weight) / sum as f64;
         let has = shares.get(&n).copied().unwrap_or(0) as f64;
-        assert!((has - ideal).abs() <= f64::max(ideal * 0.02, 2.0), "{n}: weight {weight}, {has} slots of {ideal}");
+        assert!(
+            (has - ideal).abs() <= f64::max(ideal * 0.02, 2.0),
+            "{n}: weight {weight}, {has} slots of {ideal}"
+        );
     }
     assert_eq!(shares.get(&0), None, "no slot stays empty");
 }
@@ -72,7 +78,11 @@ proptest! {
 #[test]
 fn the_number_of_a_backend_does_not_matter() {
     let first = table(KEY, (1..=20).map(|n| Member::new(id(n), n, 1)).collect(), SLOTS);
-    let renumbered = table(KEY, (1..=20).map(|n| Member::new(id(n), n + 100, 1)).collect(), SLOTS);
+    let renumbered = table(
+        KEY,
+        (1..=20).map(|n| Member::new(id(n), n + 100, 1)).collect(),
+        SLOTS,
+    );
     assert!(first.iter().zip(&renumbered).all(|(a, b)| a + 100 == *b));
 }
 
@@ -94,8 +104,15 @@ fn removal_moves_little_else() {
         for gone in [1, n / 2 + 1, n] {
             let rest = full.iter().copied().filter(|m| m.backend != gone).collect();
             let after = table(KEY, rest, SLOTS);
-            let moved = before.iter().zip(&after).filter(|(b, a)| **b != gone && b != a).count();
-            assert!(moved * 100 <= SLOTS * 2, "{n} members, {gone} gone: {moved} slots of others moved");
+            let moved = before
+                .iter()
+                .zip(&after)
+                .filter(|(b, a)| **b != gone && b != a)
+                .count();
+            assert!(
+                moved * 100 <= SLOTS * 2,
+                "{n} members, {gone} gone: {moved} slots of others moved"
+            );
         }
     }
 }
@@ -121,10 +138,16 @@ fn without_weight_there_is_nobody() {
 fn only_primes() {
     for slots in [0usize, 1, 4, 9, 65_536, 65_538] {
         let mut table = vec![0; slots];
-        assert_eq!(build(KEY, &mut members(&[1]), &mut table), Err(NotPrime { slots }));
+        assert_eq!(
+            build(KEY, &mut members(&[1]), &mut table),
+            Err(NotPrime { slots })
+        );
     }
     let primes: Vec<u32> = (0..60).filter(|&n| is_prime(n)).collect();
-    assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59]);
+    assert_eq!(
+        primes,
+        [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59]
+    );
     assert!(is_prime(65_537) && is_prime(2_147_483_647) && !is_prime(4_294_967_295));
 }
 

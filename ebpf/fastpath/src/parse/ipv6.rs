@@ -76,7 +76,11 @@ fn follow(l3: Window<'_>, first: u8, total_len: usize) -> Result<(u8, usize), Re
         if at + 8 > total_len {
             return Err(Reason::Truncated);
         }
-        let header = l3.skip(at).ok_or(Reason::ExtensionHeaders)?.header::<8>().ok_or(Reason::Truncated)?;
+        let header = l3
+            .skip(at)
+            .ok_or(Reason::ExtensionHeaders)?
+            .header::<8>()
+            .ok_or(Reason::Truncated)?;
         let mut len = 8;
         if next == FRAGMENT {
             // Offset or "more". Without either it is an atomic fragment, the whole packet (RFC 6946).

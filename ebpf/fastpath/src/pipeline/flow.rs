@@ -41,7 +41,10 @@ pub(super) fn choose<T: Tables>(
         let chosen = current(slot, tables)?;
         let now = tables.now();
         record(packet, chosen.index, now, settings, tables);
-        return Ok(Chosen { new_flow: true, ..chosen });
+        return Ok(Chosen {
+            new_flow: true,
+            ..chosen
+        });
     }
     if slot.changed == 0 {
         return current(slot, tables);
@@ -56,10 +59,17 @@ pub(super) fn choose<T: Tables>(
     if let Some(state) = tables.flow(&packet.flow) {
         tables.note(Note::FlowHit);
         if let Some(backend) = alive(state.backend, tables) {
-            return Ok(Chosen { index: state.backend, backend, new_flow: false });
+            return Ok(Chosen {
+                index: state.backend,
+                backend,
+                new_flow: false,
+            });
         }
         let chosen = current(slot, tables)?;
-        let state = FlowState { backend: chosen.index, recorded: now };
+        let state = FlowState {
+            backend: chosen.index,
+            recorded: now,
+        };
         // Not under the limit: only a flow that is recorded already gets here, and once per death of its backend.
         if !tables.record_flow(&packet.flow, &state) {
             tables.note(Note::FlowRecordFailed);
@@ -67,13 +77,21 @@ pub(super) fn choose<T: Tables>(
         tables.note(Note::FlowRemapped);
         return Ok(chosen);
     }
-    let grace = if packet.tcp { settings.tcp_grace } else { settings.udp_grace };
+    let grace = if packet.tcp {
+        settings.tcp_grace
+    } else {
+        settings.udp_grace
+    };
     if age <= grace {
         let index = slot.previous as u32;
         if let Some(backend) = alive(index, tables) {
             // UDP has no first packet that would have been recorded: from here on the flow is known to be an old one.
             let new_flow = !packet.tcp && record(packet, index, now, settings, tables);
-            return Ok(Chosen { index, backend, new_flow });
+            return Ok(Chosen {
+                index,
+                backend,
+                new_flow,
+            });
         }
     }
     current(slot, tables)
@@ -85,7 +103,11 @@ pub(super) fn choose<T: Tables>(
 fn current<T: Tables>(slot: Slot, tables: &mut T) -> Result<Chosen, Reason> {
     let index = slot.current as u32;
     match alive(index, tables) {
-        Some(backend) => Ok(Chosen { index, backend, new_flow: false }),
+        Some(backend) => Ok(Chosen {
+            index,
+            backend,
+            new_flow: false,
+        }),
         None => Err(Reason::NoBackend),
     }
 }
@@ -124,7 +146,13 @@ fn record<T: Tables>(packet: &Packet, backend: u32, now: u32, settings: &Setting
         tables.note(Note::FlowRecordLimited);
         return false;
     }
-    if !tables.record_flow(&packet.flow, &FlowState { backend, recorded: now }) {
+    if !tables.record_flow(
+        &packet.flow,
+        &FlowState {
+            backend,
+            recorded: now,
+        },
+    ) {
         tables.note(Note::FlowRecordFailed);
         return false;
     }

@@ -1,0 +1,252 @@
+//! The decision over tables in memory: what the kernel can't be asked to the second, and the order of things.
+
+use std::{boxed::Box, vec::Vec};
+
+use weir_abi::{Backend, FlowState, ReturnTarget, Settings, Slot, maps::backend::ALIVE};
+
+use super::*;
+use crate::{
+    memory::{Asked, MemoryTables},
+    parse::{TCP, UDP},
+    rewrite::Link,
+    testing::Frame,
+};
+
+const CLIENT: &str = "198.51.100.7:40000";
+const VIP: &str = "192.0.2.10:80";
+const CHANGED: u32 = 1000;
+
+fn key(text: &str, protocol: u8) -> (weir_abi::Addr16, u32) {
+    let addr: core::net::SocketAddr = text.parse().unwrap();
+    (addr.ip().into(), port_proto(addr.port().to_be(), protocol))
+}
+
+/// Backends 1 to 3 alive, one slot for both protocols, every route open.
+fn tables(slot: Slot) -> MemoryTables {
+    let mut tables = MemoryTables::default();
+    for n in 1..=3u8 {
+        let (addr, _) = key(&std::format!("10.9.0.{n}:0"), TCP);
+        tables.backends.push(Backend {
+            addr,
+            port: u32::from(8080u16.to_be()),
+            flags: ALIVE,
+        });
+    }
+    for protocol in [TCP, UDP] {
+        let (addr, port_proto) = key(VIP, protocol);
+        let service = Service {
+            id: 1,
+            action: action::NAT,
+            ring_len: 1,
+            ..Service::default()
+        };
+        tables.services.insert(ServiceKey { addr, port_proto }, service);
+    }
+    tables.rings.push(slot);
+    tables.settings = Settings {
+        hash_key: [1, 2],
+        tcp_grace: 60,
+        udp_grace: 120,
+        horizon: 3600,
+        record_limit: 100,
+        fib_ifindex: 1,
+        reserved: [0; 3],
+    };
+    tables.now = CHANGED;
+    tables.routes = Box::new(|_| Route::Via {
+        ifindex: 7,
+        link: Link::default(),
+    });
+    tables
+}
+
+/// The backend that takes the frame.
+fn taken(frame: &Frame, tables: &mut MemoryTables) -> Result<u8, Reason> {
+    let mut bytes = frame.build();
+    let outcome = handle(Window::new(&mut bytes), tables);
+    if outcome.reason == Reason::ForwardNat {
+        assert_eq!(outcome.egress, 7);
+        return Ok(bytes[33]);
+    }
+    assert_eq!(
+        (outcome.egress, &bytes),
+        (0, &frame.build()),
+        "nothing is changed in what is not sent"
+    );
+    Err(outcome.reason)
+}
+
+const SLOT: Slot = Slot {
+    current: 2,
+    previous: 1,
+    changed: CHANGED,
+};
+
+#[test]
+fn graces_and_horizon_to_the_second() {
+    let tcp = Frame::new(TCP, CLIENT, VIP);
+    let udp = Frame::new(UDP, CLIENT, VIP);
+    for (frame, grace) in [(&tcp, 60), (&udp, 120)] {
+        // The clock of the kernel may lag behind the writer's: then no time has passed.
+        for (age, expected) in [(-2, 1), (0, 1), (grace, 1), (grace + 1, 2), (3600, 2), (3601, 2)] {
+            let mut tables = tables(SLOT);
+            tables.now = CHANGED.saturating_add_signed(age);
+            assert_eq!(taken(frame, &mut tables), Ok(expected), "after {age} s");
+            assert_eq!(
+                tables.noted(Note::FlowLookup),
+                u64::from(age <= 3600),
+                "after {age} s"
+            );
+        }
+    }
+    for (age, expected) in [(3600, 3), (3601, 2)] {
+        let mut tables = tables(SLOT);
+        tables.now = CHANGED + age;
+        let mut bytes = tcp.build();
+        let flow = parse(Window::new(&mut bytes)).unwrap().flow;
+        tables.flows.insert(
+            flow,
+            FlowState {
+                backend: 3,
+                recorded: 1,
+            },
+        );
+        assert_eq!(taken(&tcp, &mut tables), Ok(expected), "after {age} s");
+    }
+}
+
+#[test]
+fn a_stable_slot_asks_for_nothing_but_itself() {
+    let mut tables = tables(Slot {
+        current: 2,
+        previous: 0,
+        changed: 0,
+    });
+    for protocol in [TCP, UDP] {
+        assert_eq!(taken(&Frame::new(protocol, CLIENT, VIP), &mut tables), Ok(2));
+    }
+    assert_eq!(
+        tables.asked,
+        Asked {
+            clock: 0,
+            flows: 0,
+            slots: 2,
+            last_slot: Some(0)
+        }
+    );
+    assert!(tables.flows.is_empty());
+}
+
+#[test]
+fn a_mended_record_is_not_limited() {
+    let mut tables = tables(SLOT);
+    tables.settings.record_limit = 0;
+    tables.backends[1].flags = 0;
+    let frame = Frame::new(TCP, CLIENT, VIP);
+    let mut bytes = frame.build();
+    let flow = parse(Window::new(&mut bytes)).unwrap().flow;
+    tables.flows.insert(
+        flow,
+        FlowState {
+            backend: 1,
+            recorded: 1,
+        },
+    );
+    assert_eq!(taken(&frame, &mut tables), Ok(2));
+    assert_eq!(
+        tables.flows[&flow],
+        FlowState {
+            backend: 2,
+            recorded: CHANGED
+        }
+    );
+    assert_eq!(tables.noted(Note::FlowRemapped), 1);
+    // From here on it is a flow of the new one, whatever becomes of the slot.
+    tables.rings[0] = Slot {
+        current: 3,
+        previous: 2,
+        changed: CHANGED,
+    };
+    assert_eq!(taken(&frame, &mut tables), Ok(2));
+}
+
+#[test]
+fn flows_of_udp_are_counted_when_they_are_recorded() {
+    let mut tables = tables(SLOT);
+    for _ in 0..3 {
+        assert_eq!(taken(&Frame::new(UDP, CLIENT, VIP), &mut tables), Ok(1));
+    }
+    assert_eq!(tables.service_traffic[&1].flows, 1);
+    assert_eq!(tables.service_traffic[&1].packets_in, 3);
+}
+
+#[test]
+fn the_hop_limit_is_asked_before_anything_is_remembered() {
+    let mut tables = tables(SLOT);
+    let mut frame = Frame::new(TCP, CLIENT, VIP).syn();
+    frame.hops = 1;
+    assert_eq!(taken(&frame, &mut tables), Err(Reason::TtlExpired));
+    assert!(tables.flows.is_empty());
+}
+
+#[test]
+fn a_service_comes_before_a_return() {
+    let mut tables = tables(SLOT);
+    // The VIP's client is a backend of another service, and uses that very port.
+    let (addr, port_proto) = key(CLIENT, TCP);
+    tables
+        .returns
+        .insert(ReturnKey { addr, port_proto }, ReturnTarget::default());
+    assert_eq!(taken(&Frame::new(TCP, CLIENT, VIP).syn(), &mut tables), Ok(2));
+}
+
+#[test]
+fn a_ring_is_asked_at_the_slot_of_the_flow() {
+    let mut tables = tables(SLOT);
+    let (addr, port_proto) = key(VIP, TCP);
+    let ring_len = 101;
+    let service = Service {
+        id: 1,
+        action: action::NAT,
+        ring_offset: 1,
+        ring_len,
+        ..Service::default()
+    };
+    tables.services.insert(ServiceKey { addr, port_proto }, service);
+    tables.rings.extend((0..ring_len).map(|n| Slot {
+        current: 1 + (n % 3) as u16,
+        previous: 0,
+        changed: 0,
+    }));
+    let mut seen = Vec::new();
+    for port in 1..200 {
+        let frame = Frame::new(TCP, &std::format!("198.51.100.7:{port}"), VIP);
+        let mut bytes = frame.build();
+        let flow = parse(Window::new(&mut bytes)).unwrap().flow;
+        let slot = slot_of(flow_hash([1, 2], &flow), ring_len);
+        assert_eq!(taken(&frame, &mut tables), Ok(1 + (slot % 3) as u8));
+        assert_eq!(tables.asked.last_slot, Some(1 + slot));
+        seen.push(slot);
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() > 60, "{} slots of 101", seen.len());
+}
+
+#[test]
+fn every_reason_is_counted_once() {
+    let mut tables = tables(SLOT);
+    handle(Window::new(&mut [0; 4]), &mut tables);
+    handle(
+        Window::new(&mut Frame::new(TCP, CLIENT, "192.0.2.99:1").build()),
+        &mut tables,
+    );
+    handle(
+        Window::new(&mut Frame::new(TCP, CLIENT, VIP).build()),
+        &mut tables,
+    );
+    for reason in Reason::ALL {
+        let expected = matches!(reason, Reason::Truncated | Reason::NoService | Reason::ForwardNat);
+        assert_eq!(tables.reason(*reason), u64::from(expected), "{}", reason.name());
+    }
+}
