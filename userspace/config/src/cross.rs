@@ -17,11 +17,42 @@ use crate::{
     pools::{AskedPool, AskedPools},
     reader::Cx,
     services::{AskedListen, AskedService, takes},
-    words::quoted,
+    words::{plain, quoted},
 };
 
 /// Backends that the kernel's tables can number.
 const MAX_L4_BACKENDS: usize = 65_535;
+
+/// A pool, and what services ask of it: found out once, however many services share it.
+struct KnownPool<'p> {
+    asked: &'p AskedPool,
+    addresses: BTreeSet<SocketAddr>,
+    has_v4: bool,
+    has_v6: bool,
+    /// A backend on loopback.
+    loopback: Option<SocketAddr>,
+    /// Backends that have a weight.
+    weighted: usize,
+}
+
+type PoolsByName<'p> = BTreeMap<&'p str, KnownPool<'p>>;
+
+impl<'p> KnownPool<'p> {
+    fn of(asked: &'p AskedPool) -> Self {
+        let addresses: BTreeSet<_> = asked.pool.backends.iter().map(|b| b.key.address).collect();
+        Self {
+            asked,
+            has_v4: addresses.iter().any(SocketAddr::is_ipv4),
+            has_v6: addresses.iter().any(SocketAddr::is_ipv6),
+            loopback: addresses
+                .iter()
+                .find(|address| address.ip().is_loopback())
+                .copied(),
+            weighted: asked.pool.backends.iter().filter(|b| b.weight > 0).count(),
+            addresses,
+        }
+    }
+}
 
 pub(crate) fn check(
     cx: &mut Cx,
@@ -30,16 +61,16 @@ pub(crate) fn check(
     pools: &AskedPools,
     services: &[AskedService<'_>],
 ) {
-    let by_name: BTreeMap<&str, &AskedPool> = pools
+    let by_name: PoolsByName<'_> = pools
         .pools
         .iter()
-        .map(|asked| (asked.pool.name.as_str(), asked))
+        .map(|asked| (asked.pool.name.as_str(), KnownPool::of(asked)))
         .collect();
     let unread: BTreeSet<&str> = pools.unread.iter().map(String::as_str).collect();
     check_node(cx, node);
     for service in services {
         let pool = service.pool.and_then(|(name, at)| {
-            let pool = by_name.get(name).copied();
+            let pool = by_name.get(name);
             if pool.is_none() && pools.complete && !unread.contains(name) {
                 unknown_pool(cx, service, name, at, &by_name);
             }
@@ -73,18 +104,12 @@ fn check_node(cx: &mut Cx, node: &AskedNode) {
     }
 }
 
-fn unknown_pool(
-    cx: &mut Cx,
-    service: &AskedService<'_>,
-    name: &str,
-    at: usize,
-    pools: &BTreeMap<&str, &AskedPool>,
-) {
+fn unknown_pool(cx: &mut Cx, service: &AskedService<'_>, name: &str, at: usize, pools: &PoolsByName<'_>) {
     let mend = match cx.guess(name, pools.keys().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
             let shown = if name.is_empty() { "NAME" } else { name };
-            format!("write a section [pools.{}]", quoted(shown).replace('`', ""))
+            format!("write a section [pools.{}]", plain(shown))
         }
     };
     cx.mistake(
@@ -144,77 +169,72 @@ const fn word(mode: &Mode) -> &'static str {
     }
 }
 
-fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, asked: &AskedPool) {
-    if !asked.complete {
+fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, pool: &KnownPool<'_>) {
+    if !pool.asked.complete {
         return;
     }
-    let (name, pool) = (&service.name, &asked.pool);
+    let (name, pool_name) = (&service.name, &pool.asked.pool.name);
     let mut told = BTreeSet::new();
     for AskedListen { listen, at } in &service.listen {
         let v4 = listen.addr.is_ipv4();
-        if listen.is_virtual()
-            && pool.backends.iter().all(|b| b.key.address.is_ipv4() != v4)
-            && told.insert(v4)
-        {
+        let served = if v4 { pool.has_v4 } else { pool.has_v6 };
+        if listen.is_virtual() && !served && told.insert(v4) {
             let family = if v4 { "IPv4" } else { "IPv6" };
             cx.mistake(
                 *at,
                 format!(
-                    "services.{name}.listen is {family}, but pool `{}` has no {family} backend, and nat keeps the family",
-                    pool.name
+                    "services.{name}.listen is {family}, but pool `{pool_name}` has no {family} backend, and nat keeps the family"
                 ),
                 format!("add an {family} backend, or remove this address"),
             );
         }
     }
-    if let Some(backend) = pool.backends.iter().find(|b| b.key.address.ip().is_loopback()) {
+    if let Some(loopback) = pool.loopback {
         cx.mistake(
             service.pool.map_or(service.at, |(_, at)| at),
             format!(
-                "services.{name} is l4, but pool `{}` has {}, and packets can't be forwarded to loopback",
-                pool.name, backend.key.address
+                "services.{name} is l4, but pool `{pool_name}` has {loopback}, and packets can't be forwarded to loopback"
             ),
             "write the backend's outside address, or mode = \"tcp\"",
         );
     }
-    let weighted = pool.backends.iter().filter(|b| b.weight > 0).count();
-    if weighted > l4.ring_size as usize {
+    if pool.weighted > l4.ring_size as usize {
         cx.mistake(
             service.pool.map_or(service.at, |(_, at)| at),
             format!(
-                "services.{name} has a ring of {} slots for {weighted} backends",
-                l4.ring_size
+                "services.{name} has a ring of {} slots for {} backends",
+                l4.ring_size, pool.weighted
             ),
             "write a ring_size of at least a hundred times the backends",
         );
     }
-    check_loops(cx, service, asked);
+    check_loops(cx, service, pool);
 }
 
 /// A backend that is the service's own address would send everything round and round.
-fn check_loops(cx: &mut Cx, service: &AskedService<'_>, asked: &AskedPool) {
-    let mut own: BTreeSet<SocketAddr> = BTreeSet::new();
-    for AskedListen { listen, .. } in &service.listen {
+fn check_loops(cx: &mut Cx, service: &AskedService<'_>, pool: &KnownPool<'_>) {
+    let own = service.listen.iter().find_map(|AskedListen { listen, .. }| {
         let addr = match listen.addr {
             IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             IpAddr::V4(_) | IpAddr::V6(_) => listen.addr,
         };
-        own.extend((listen.first..=listen.last).map(|port| SocketAddr::new(addr, port)));
-    }
-    if let Some(backend) = asked.pool.backends.iter().find(|b| own.contains(&b.key.address)) {
+        let range = SocketAddr::new(addr, listen.first)..=SocketAddr::new(addr, listen.last);
+        pool.addresses.range(range).next()
+    });
+    if let Some(backend) = own {
         cx.mistake(
             service.pool.map_or(service.at, |(_, at)| at),
             format!(
-                "services.{} listens on {}, which is a backend of its own pool `{}`",
-                service.name, backend.key.address, asked.pool.name
+                "services.{} listens on {backend}, which is a backend of its own pool `{}`",
+                service.name, pool.asked.pool.name
             ),
             "write the backend's own address and port",
         );
     }
 }
 
-fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &BTreeMap<&str, &AskedPool>) {
+fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &PoolsByName<'_>) {
     let mut counted = BTreeSet::new();
     let mut total = 0;
     for service in services {
@@ -226,7 +246,7 @@ fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &BTreeMa
             continue;
         }
         let before = total;
-        total += pool.pool.backends.len();
+        total += pool.asked.pool.backends.len();
         if before <= MAX_L4_BACKENDS && total > MAX_L4_BACKENDS {
             cx.mistake(
                 at,

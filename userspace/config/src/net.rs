@@ -10,7 +10,10 @@ use weir_core::{
     plan::{IpNet, Listen},
 };
 
-use crate::{units::Trouble, words::quoted};
+use crate::{
+    units::Trouble,
+    words::{plain, quoted},
+};
 
 /// An address and port: `10.0.0.11:8080`, `[2001:db8::11]:8080`.
 pub(crate) fn parse_socket(text: &str) -> Result<SocketAddr, Trouble> {
@@ -238,11 +241,6 @@ fn parse_decimal(text: &str) -> Option<u32> {
     (!text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit()))
         .then(|| text.parse().ok())
         .flatten()
-}
-
-/// Foreign text inside a mend: as in a message, without the quotes.
-fn plain(text: &str) -> String {
-    quoted(text).replace('`', "")
 }
 
 fn masked(addr: IpAddr, prefix: u8) -> IpAddr {

@@ -20,7 +20,7 @@ use crate::{
     net::{parse_socket, unusable},
     reader::{Cx, Table, Value},
     tunables::Values,
-    words::quoted,
+    words::{plain, quoted},
 };
 
 /// Share of traffic of a backend that names none.
@@ -82,24 +82,36 @@ pub(crate) fn read_pools(
         return asked;
     };
     for (name, value) in pools.entries() {
-        check_name(cx, "pool", name, &value);
-        match read_pool(cx, name, &value, defaults, files) {
-            Some(pool) => asked.pools.push(pool),
-            None => asked.unread.push(name.to_owned()),
+        let good = read_name(cx, "pool", name, &value);
+        let pool = read_pool(
+            cx,
+            good.as_ref().unwrap_or_else(|shown| shown),
+            &value,
+            defaults,
+            files,
+        );
+        match (good, pool) {
+            (Ok(_), Some(pool)) => asked.pools.push(pool),
+            (Ok(_) | Err(_), _) => asked.unread.push(name.to_owned()),
         }
     }
     asked
 }
 
-/// Refuses names that can't be typed as `POOL/ADDRESS` or stand in a metric's label.
-pub(crate) fn check_name(cx: &mut Cx, kind: &str, name: &str, value: &Value<'_>) {
-    if !is_name(name) {
-        cx.mistake(
-            value.key_at,
-            format!("{} can't be the name of a {kind}", quoted(name)),
-            format!("write 1 to {MAX_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first"),
-        );
+/// The name, if it can be typed as `POOL/ADDRESS` and stand in a metric's label. Else a mistake, and what the name is
+/// called in further messages.
+pub(crate) fn read_name(cx: &mut Cx, kind: &str, name: &str, value: &Value<'_>) -> Result<String, String> {
+    if is_name(name) {
+        return Ok(name.to_owned());
     }
+    cx.mistake(
+        value.key_at,
+        format!("{} can't be the name of a {kind}", quoted(name)),
+        format!(
+            "write 1 to {MAX_NAME} letters, digits, dots, hyphens and underscores, a letter or digit first"
+        ),
+    );
+    Err(plain(name))
 }
 
 fn is_name(name: &str) -> bool {
@@ -212,7 +224,7 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         item.mistake(
             cx,
             "has a string for a backend",
-            format!("write {{ address = \"{}\" }}", shown(text)),
+            format!("write {{ address = \"{}\" }}", plain(text)),
         );
         return None;
     }
@@ -321,8 +333,4 @@ fn check_weights(cx: &mut Cx, value: &Value<'_>, backends: &[Backend]) {
             "give one a weight; `weir backend drain` takes a backend out for a while",
         );
     }
-}
-
-fn shown(text: &str) -> String {
-    quoted(text).replace('`', "")
 }

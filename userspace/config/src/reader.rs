@@ -12,7 +12,7 @@ use crate::{
     keys::{self, Section},
     report::{Draft, Lines},
     units::{Trouble, parse_duration, parse_size, show_duration, show_size},
-    words::{Guesser, listed, quoted},
+    words::{Guesser, listed, plain, quoted},
 };
 
 /// What the reading of one text gathers.
@@ -147,10 +147,11 @@ impl<'d> Table<'d> {
     }
 
     fn value(&self, name: &str, key_at: usize, at: usize, value: &'d DeValue<'d>) -> Value<'d> {
+        // Shortened like all foreign text: paths are copied into every value below.
         let name = if is_bare(name) {
-            name.to_owned()
+            plain(name)
         } else {
-            quoted(name).replace('`', "\"")
+            format!("\"{}\"", plain(name))
         };
         let path = if self.path.is_empty() {
             name
@@ -303,7 +304,7 @@ impl<'d> Value<'d> {
             return None;
         };
         let value = i128::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(i128::MAX);
-        let out = |how: &str, bound: u32| format!("is {}, {how} than {bound}", integer.as_str());
+        let out = |how: &str, bound: u32| format!("is {}, {how} than {bound}", plain(integer.as_str()));
         if value < i128::from(min) {
             self.mistake(
                 cx,
@@ -329,7 +330,7 @@ impl<'d> Value<'d> {
     pub(crate) fn duration(&self, cx: &mut Cx, range: RangeInclusive<Duration>) -> Option<Duration> {
         let (min, max) = range.into_inner();
         if let Some(integer) = self.value.as_integer() {
-            let n = quoted(integer.as_str()).replace('`', "");
+            let n = plain(integer.as_str());
             self.mistake(
                 cx,
                 format!("is a number without unit ({n})"),
@@ -349,12 +350,12 @@ impl<'d> Value<'d> {
             }
             Ok(value) if value < min => self.mistake(
                 cx,
-                format!("is {text}, less than {}", show_duration(min)),
+                format!("is {}, less than {}", plain(text), show_duration(min)),
                 format!("write at least \"{}\"", show_duration(min)),
             ),
             Ok(value) if value > max => self.mistake(
                 cx,
-                format!("is {text}, more than {}", show_duration(max)),
+                format!("is {}, more than {}", plain(text), show_duration(max)),
                 format!("write at most \"{}\"", show_duration(max)),
             ),
             Ok(value) => return Some(value),
@@ -369,10 +370,7 @@ impl<'d> Value<'d> {
             let bytes = u64::from_str_radix(integer.as_str(), integer.radix()).unwrap_or(min);
             self.mistake(
                 cx,
-                format!(
-                    "is a number without unit ({})",
-                    quoted(integer.as_str()).replace('`', "")
-                ),
+                format!("is a number without unit ({})", plain(integer.as_str())),
                 format!("write it as \"{}\"", show_size(bytes)),
             );
             return None;
@@ -382,12 +380,12 @@ impl<'d> Value<'d> {
             Err(trouble) => self.trouble(cx, trouble),
             Ok(value) if value < min => self.mistake(
                 cx,
-                format!("is {text}, less than {}", show_size(min)),
+                format!("is {}, less than {}", plain(text), show_size(min)),
                 format!("write at least \"{}\"", show_size(min)),
             ),
             Ok(value) if value > max => self.mistake(
                 cx,
-                format!("is {text}, more than {}", show_size(max)),
+                format!("is {}, more than {}", plain(text), show_size(max)),
                 format!("write at most \"{}\"", show_size(max)),
             ),
             Ok(value) => return Some(value),

@@ -14,7 +14,7 @@ use crate::{
     headers::{self, Direction},
     keys,
     net::{parse_listen, parse_network, unusable},
-    pools::check_name,
+    pools::read_name,
     primes,
     reader::{Cx, Table, Value},
     tunables::Values,
@@ -90,8 +90,8 @@ pub(crate) fn read_services<'d>(
         return Vec::new();
     };
     let read = |(name, value): (&'d str, Value<'d>)| {
-        check_name(cx, "service", name, &value);
-        read_service(cx, name, &value, defaults)
+        let name = read_name(cx, "service", name, &value).unwrap_or_else(|shown| shown);
+        read_service(cx, &name, &value, defaults)
     };
     services.entries().into_iter().filter_map(read).collect()
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     units::{Trouble, parse_duration, parse_size, show_duration, show_size},
-    words::{Guesser, quoted},
+    words::{Guesser, plain, quoted},
 };
 
 mod file;
@@ -337,7 +337,7 @@ impl Tunable {
     fn parse(&self, text: &str) -> Result<Value, Trouble> {
         let too = |how: &str, bound: String, mend: &str| {
             Trouble::new(
-                format!("is {text}, {how} than {bound}"),
+                format!("is {}, {how} than {bound}", plain(text)),
                 format!("set it to {bound} or {mend}"),
             )
         };
@@ -352,7 +352,7 @@ impl Tunable {
                 }
                 if value.as_millis() % step.as_millis().max(1) != 0 {
                     return Err(Trouble::new(
-                        format!("is {text}, not a multiple of {}", show_duration(step)),
+                        format!("is {}, not a multiple of {}", plain(text), show_duration(step)),
                         format!("set it to {}s", value.as_secs() + 1),
                     ));
                 }

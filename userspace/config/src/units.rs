@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::words::quoted;
+use crate::words::{plain, quoted};
 
 /// Why a text is no value of its kind: what is wrong and the mend, ready to be located.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,7 +52,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, Trouble> {
         if unit.is_empty() {
             return Err(Trouble::new(
                 format!("has no unit ({})", quoted(text)),
-                format!("write {text}s for seconds, or {text}ms for milliseconds"),
+                format!("write {0}s for seconds, or {0}ms for milliseconds", plain(text)),
             ));
         }
         if unit.starts_with('.') || unit.starts_with(',') {
@@ -93,7 +93,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, Trouble> {
     if unit.is_empty() {
         return Err(Trouble::new(
             format!("has no unit ({})", quoted(text)),
-            format!("write {number}B for bytes, or {number}KiB"),
+            format!("write {0}B for bytes, or {0}KiB", plain(number)),
         ));
     }
     let Some(&(_, scale)) = SIZE.iter().find(|(name, _)| *name == unit) else {
@@ -102,7 +102,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, Trouble> {
             first(name) == first(unit)
         });
         let mend = match near {
-            Some((name, _)) if unit.len() <= 3 => format!("write {number}{name}"),
+            Some((name, _)) if unit.len() <= 3 => format!("write {}{name}", plain(number)),
             Some(_) | None => "the units are B, KiB, MiB and GiB, without spaces".into(),
         };
         return Err(Trouble::new(

@@ -10,10 +10,14 @@ const GUESSED: usize = 64;
 /// Comparisons that one run may spend on guesses, so that a file of nothing but mistakes stays cheap.
 const COMPARISONS: u32 = 200_000;
 
-/// The text in backquotes, shortened, control characters escaped.
+/// The text in backquotes, as [`plain`] shows it.
 pub(crate) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len().min(SHOWN) + 2);
-    out.push('`');
+    format!("`{}`", plain(text))
+}
+
+/// The text shortened, control characters escaped: every piece of foreign text in a message goes through here.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().min(SHOWN));
     let mut chars = text.chars();
     for c in chars.by_ref().take(SHOWN) {
         if c.is_control() || is_bidi_or_invisible(c) {
@@ -25,7 +29,6 @@ pub(crate) fn quoted(text: &str) -> String {
     if chars.next().is_some() {
         out.push('…');
     }
-    out.push('`');
     out
 }
 

@@ -393,7 +393,29 @@ fn hostile_texts(n: usize) -> Vec<(&'static str, String)> {
     };
     let rule =
         |value: &str| format!("[services.a]\nrequest_headers = [{{ set = \"X-A\", value = \"{value}\" }}]\n");
+    let sharing = |i: usize| {
+        let listen = format!("192.0.{}.{}:80", i >> 8, i & 255);
+        format!(
+            "[services.s{i}]\nlisten = [\"{listen}\"]\nmode = \"l4\"\npool = \"web\"\nring_size = 655373\n"
+        )
+    };
     vec![
+        (
+            "services that share a large pool",
+            format!(
+                "[node]\ninterfaces = [\"eth0\"]\n[pools.web]\nbackends = [{}]\n{}",
+                repeated(&backend),
+                repeated(&sharing)
+            ),
+        ),
+        (
+            "a long name over many mistakes",
+            format!(
+                "[pools.{}]\nbackends = [{}]\n",
+                "x".repeat(16 * n),
+                repeated(&|_| "{},".into())
+            ),
+        ),
         ("unknown keys", repeated(&|i| format!("k{i} = 1\n"))),
         (
             "unknown keys in one line",
