@@ -123,6 +123,13 @@ pub(crate) fn attach(
         .chain(others.iter().map(|dir| dir.join("links")))
         .collect();
 
+    let netns = File::open("/proc/thread-self/ns/net").map_err(|cause| OpenError::Steer { cause })?;
+    let stat = nix::sys::stat::fstat(&netns).map_err(|e| OpenError::Steer { cause: e.into() })?;
+    let netns_inode = stat.st_ino as u32;
+    for place in &places {
+        require_namespace(place, netns_inode)?;
+    }
+
     let mut links = Links::default();
     let mut done = Vec::new();
     let mut wanted = vec![STEER.to_owned()];
@@ -167,11 +174,7 @@ pub(crate) fn attach(
         wanted.push(pin);
     }
 
-    let netns = File::open("/proc/thread-self/ns/net").map_err(|cause| OpenError::Steer { cause })?;
-    let inode = nix::sys::stat::fstat(&netns)
-        .map_err(|e| OpenError::Steer { cause: e.into() })?
-        .st_ino;
-    let how = match take_over(&places, STEER, inode as u32, steer)? {
+    let how = match take_over(&places, STEER, netns_inode, steer)? {
         Some(link) => {
             links.held.push(link);
             How::TakenOver
@@ -198,6 +201,25 @@ pub(crate) fn attach(
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path = path.to_owned();
     move |cause| OpenError::File { doing, path, cause }
+}
+
+/// Refuses links of another network namespace that is still there: an XDP link tells its interface by a number that
+/// means another interface here. The sk_lookup link beside it tells the namespace.
+fn require_namespace(place: &Path, ours: u32) -> Result<(), OpenError> {
+    let path = place.join(STEER);
+    let link = match sys::open_pin(&path) {
+        Ok(link) => link,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(file("cannot open the pinned link", &path)(e)),
+    };
+    let shape = sys::link_shape(&link).map_err(file("cannot inspect the pinned link", &path))?;
+    if shape.target == 0 || shape.target == ours {
+        Ok(())
+    } else {
+        Err(OpenError::OtherNamespace {
+            path: place.to_owned(),
+        })
+    }
 }
 
 fn pin_link(link: &OwnedFd, path: &Path) -> Result<(), OpenError> {

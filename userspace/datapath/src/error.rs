@@ -77,6 +77,15 @@ pub enum OpenError {
         /// What the operator can do, with leading punctuation; may be empty.
         mend: &'static str,
     },
+    /// What is pinned is attached in another network namespace.
+    #[error(
+        "the links in {} are attached in another network namespace; give weir another node.pins in this one, or remove \
+         that directory if they are not needed any more", path.display()
+    )]
+    OtherNamespace {
+        /// The directory of the links.
+        path: PathBuf,
+    },
     /// An interface does not exist in this network namespace.
     #[error(
         "interface {name:?} does not exist in this network namespace; correct node.interfaces or create it first"

@@ -42,7 +42,7 @@ impl Default for Tunables {
     fn default() -> Self {
         Self {
             tcp_grace: 60,
-            udp_grace: 60,
+            udp_grace: 10,
             horizon: 3600,
             record_limit: 50_000,
         }

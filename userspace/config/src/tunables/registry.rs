@@ -139,7 +139,7 @@ tunables! {
         "weir.l4.flow.tcp_grace", seconds(s(1), DAY), s(60), Live;
     /// The same for UDP: longer than the longest silence inside a flow.
     l4_flow_udp_grace: Duration =
-        "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(60), Live;
+        "weir.l4.flow.udp_grace", seconds(s(1), DAY), s(10), Live;
     /// For how long after a ring's change the flow table is asked at all.
     l4_flow_horizon: Duration =
         "weir.l4.flow.horizon", seconds(s(1), s(30 * 86_400)), s(3600), Live;

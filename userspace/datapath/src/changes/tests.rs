@@ -591,3 +591,48 @@ fn what_cannot_be_is_refused_as_a_whole() {
         "{error}"
     );
 }
+
+#[test]
+fn a_young_ring_has_no_older_flows() {
+    let b = "web/10.0.0.2:80";
+    let mut maps = Maps::new();
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 100);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(b)])]), 101);
+    let moved = |maps: &Maps| {
+        maps.ring(VIP)
+            .into_iter()
+            .filter(|s| s.current == maps.index(b))
+            .collect::<Vec<_>>()
+    };
+    assert!(!moved(&maps).is_empty());
+    assert!(
+        moved(&maps)
+            .iter()
+            .all(|slot| slot.previous == 0 && slot.changed == 101),
+        "changed, but from nobody"
+    );
+
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 150);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(b)])]), 151);
+    assert!(
+        moved(&maps)
+            .iter()
+            .all(|slot| slot.previous == maps.index(A) && slot.changed == 151),
+        "not young any more"
+    );
+
+    // What was taken over may be of any age.
+    let mut successor = Maps {
+        state: maps.state.clone(),
+        slots: maps.slots.clone(),
+        ..Maps::new()
+    };
+    successor.state.began.clear();
+    successor.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 152);
+    assert!(
+        successor
+            .ring(VIP)
+            .iter()
+            .any(|slot| slot.previous == maps.index(b))
+    );
+}

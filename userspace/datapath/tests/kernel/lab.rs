@@ -72,6 +72,14 @@ impl Space {
         })
     }
 
+    /// A new network namespace that shares the mounts of another, and with them the pins.
+    pub(crate) fn beside(other: &Self) -> Self {
+        Self {
+            mounts: other.mounts.try_clone().unwrap(),
+            ..Self::new()
+        }
+    }
+
     /// Runs a closure inside. Sockets and runtimes made there stay there.
     pub(crate) fn run<R: Send>(&self, inside: impl FnOnce() -> R + Send) -> R {
         std::thread::scope(|scope| {
@@ -161,7 +169,7 @@ pub(crate) struct Lab {
     pub(crate) client: Space,
     pub(crate) weir: Space,
     pub(crate) backends: Space,
-    state: tempfile::TempDir,
+    pub(crate) state: tempfile::TempDir,
 }
 
 /// The virtual addresses that [`Lab::new`] routes to the box, outside every connected subnet.

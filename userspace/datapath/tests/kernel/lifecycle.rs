@@ -3,10 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use weir_core::{ids::Protocol, plan::XdpMode};
-use weir_datapath::{Close, Datapath, How, Note, OpenError, Reason};
+use weir_datapath::{Attached, Close, Datapath, How, Note, OpenError, Reason};
 
 use crate::{
-    lab::{Lab, VIP4, backend, bpffs, listen, nat, wanted},
+    lab::{Lab, Space, VIP4, backend, bpffs, listen, nat, wait_for, wanted},
     nat::{Client, count, prepare, tcp_backend, vip},
 };
 
@@ -430,4 +430,45 @@ fn a_start_that_fails_leaves_nothing() {
     assert!(error.to_string().contains("lower the capacities"), "{error}");
     assert!(!lab.weir.run(|| bpffs().join("weir").exists()));
     assert_eq!(sysctls(&lab)[..2], ["0", "0"]);
+}
+
+#[test]
+fn pins_of_another_namespace_are_refused_while_it_lives() {
+    let lab = Lab::new();
+    let mut datapath = open(&lab);
+    lab.weir.run(|| datapath.attach()).unwrap();
+    drop(datapath);
+    let other = Space::beside(&lab.weir);
+    let mut options = lab.options();
+    options.interfaces.clear();
+    let mut datapath = other.run(|| Datapath::open(options)).unwrap();
+    let error = other.run(|| datapath.attach()).unwrap_err();
+    assert!(matches!(error, OpenError::OtherNamespace { .. }), "{error}");
+    assert_eq!(
+        lab.weir.output("ip link").matches("prog/xdp").count(),
+        2,
+        "nothing of it was touched"
+    );
+
+    // Once the namespace is gone its links are dead.
+    let Lab {
+        weir,
+        client,
+        backends,
+        state,
+    } = lab;
+    drop((weir, client, backends));
+    let attached = wait_for("the namespace to go", || other.run(|| datapath.attach()).ok());
+    assert!(
+        matches!(
+            attached[..],
+            [Attached {
+                interface: None,
+                how: How::New
+            }]
+        ),
+        "{attached:?}"
+    );
+    other.run(|| datapath.close(Close::Remove)).unwrap();
+    drop(state);
 }

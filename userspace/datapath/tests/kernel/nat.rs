@@ -5,8 +5,8 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
 };
 
-use weir_core::ids::Protocol;
-use weir_datapath::{Close, Datapath, Reason};
+use weir_core::{ids::Protocol, plan::XdpMode};
+use weir_datapath::{Close, Datapath, Options, Reason};
 
 use crate::lab::{DEADLINE, Lab, VIP4, VIP6, backend, block_on, listen, nat, resolve, wait_for, wanted};
 
@@ -115,6 +115,15 @@ pub(crate) fn vip(address: &str, port: u16) -> SocketAddr {
 
 #[test]
 fn tcp_and_udp_of_both_families_reach_a_backend_and_come_back() {
+    both_ways(XdpMode::Native);
+}
+
+#[test]
+fn generic_mode_does_the_same() {
+    both_ways(XdpMode::Generic);
+}
+
+fn both_ways(mode: XdpMode) {
     let lab = Lab::new();
     prepare(&lab);
     let mut backends = Vec::new();
@@ -135,7 +144,15 @@ fn tcp_and_udp_of_both_families_reach_a_backend_and_come_back() {
             &[backend(*udp)],
         ));
     }
-    let mut datapath = lab.weir.run(|| Datapath::open(lab.options())).unwrap();
+    let mut datapath = lab
+        .weir
+        .run(|| {
+            Datapath::open(Options {
+                mode,
+                ..lab.options()
+            })
+        })
+        .unwrap();
     datapath.reconcile(&wanted(services)).unwrap();
     assert_eq!(lab.weir.run(|| datapath.attach()).unwrap().len(), 3);
 
