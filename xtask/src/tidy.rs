@@ -1,7 +1,8 @@
 //! `cargo xtask tidy`: the project's own rules, those that no other tool knows.
 //!
 //! Owns the run over the checkout and the report. `tidy/rooms.rs` holds the crates to ARCHITECTURE.md, `tidy/files.rs`
-//! each file to its form, `tidy/names.rs` the docs to the names in the code. Format, clippy and licences are `lint`'s.
+//! each file to its form. Format, clippy and licences are `lint`'s; that docs and code have the same names is tested beside
+//! the code.
 
 use std::{
     fs,
@@ -15,14 +16,12 @@ use serde_json::Value;
 use crate::{shell, workspace::Workspace};
 
 mod files;
-mod names;
 mod rooms;
 
-/// Check the project's own rules: rooms, files, names.
+/// Check the project's own rules: rooms and files.
 ///
 /// Rooms: which crate may use which, as the table in ARCHITECTURE.md says. Files: each Rust file opens with `//!`, has
-/// at most 600 lines without its tests, no mod.rs, nothing built, no path of somebody's machine, no dead link. Names:
-/// each reason of a verdict is in docs/reasons.md and nothing else is.
+/// at most 600 lines without its tests, no mod.rs, nothing built, no path of somebody's machine, no dead link.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -68,13 +67,6 @@ pub(crate) fn run(_args: Args) -> Result<()> {
     for root in rooms::SAFE_ROOTS {
         findings.extend(rooms::forbids_unsafe(root, &read(&workspace, root)?));
     }
-    let reasons = read(&workspace, "ebpf/abi/src/reason.rs")?;
-    findings.extend(names::reasons(
-        &reasons,
-        fs::read_to_string(workspace.root.join(names::DOC))
-            .ok()
-            .as_deref(),
-    ));
 
     findings.sort();
     for Finding { place, what } in &findings {

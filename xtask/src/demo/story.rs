@@ -105,7 +105,12 @@ pub(crate) fn tell(lab: &Lab, stage: &mut Stage<'_>, length: Duration) -> Result
     let end = traffic.stop();
     screen.draw(&end, &words(stage)?);
     // Counters of the last packets and requests may be on their way still.
-    let forwarded = || stage.weir.metrics()?.sum("weir_xdp_packets_total", &[]);
+    let forwarded = || {
+        stage
+            .weir
+            .metrics()?
+            .sum("weir_xdp_packets_total", &[("verdict", "forward")])
+    };
     settle(
         Duration::from_secs(10),
         Duration::from_millis(300),

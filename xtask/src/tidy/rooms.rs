@@ -3,8 +3,6 @@
 //! The table in ARCHITECTURE.md is the rule itself, read from there, so the two can't drift apart. What the table can't
 //! say (crates of others that belong to one room only) stands here.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use super::Finding;
@@ -71,7 +69,9 @@ pub(super) fn check(architecture: &str, metadata: &Value) -> Vec<Finding> {
         let Some(name) = text(package, "name") else {
             continue;
         };
-        let Some(allowed) = rules.get(&name) else {
+        let manifest = text(package, "manifest_path").unwrap_or_default();
+        let room = manifest.strip_suffix("/Cargo.toml").unwrap_or_default();
+        let Some(Row { allowed, .. }) = rules.iter().find(|row| row.is_for(&name, room)) else {
             findings.push(Finding::new(
                 name,
                 "this crate has no row in the table of rooms in ARCHITECTURE.md",
@@ -98,12 +98,13 @@ pub(super) fn check(architecture: &str, metadata: &Value) -> Vec<Finding> {
             findings.extend(problem.map(|why| Finding::new(&name, format!("uses {used}: {why}"))));
         }
     }
-    for row in rules.keys() {
-        if !members.iter().any(|p| text(p, "name").as_ref() == Some(row)) {
-            findings.push(Finding::new(
-                "ARCHITECTURE.md",
-                format!("its table has {row}, the workspace has not"),
-            ));
+    for row in rules.iter().filter(|row| !row.name.is_empty()) {
+        if !members
+            .iter()
+            .any(|p| text(p, "name").as_ref() == Some(&row.name))
+        {
+            let what = format!("its table has {}, the workspace has not", row.name);
+            findings.push(Finding::new("ARCHITECTURE.md", what));
         }
     }
     findings
@@ -134,54 +135,82 @@ impl Allowed {
     }
 }
 
+/// A row of the table of rooms.
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    /// Directories, relative to the root.
+    rooms: Vec<String>,
+    /// The crate; empty in a row of several.
+    name: String,
+    allowed: Allowed,
+}
+
+impl Row {
+    /// Whether it speaks of the crate of that name, in the directory `room`.
+    fn is_for(&self, name: &str, room: &str) -> bool {
+        let lies_here = |r: &String| {
+            room.strip_suffix(r.as_str())
+                .is_some_and(|rest| rest.ends_with('/'))
+        };
+        if self.name.is_empty() {
+            self.rooms.iter().any(lies_here)
+        } else {
+            self.name == name
+        }
+    }
+}
+
 /// Reads the rows `| room | crate | may use | owns |` of the table of rooms.
-fn table(architecture: &str) -> (BTreeMap<String, Allowed>, Vec<Finding>) {
+fn table(architecture: &str) -> (Vec<Row>, Vec<Finding>) {
     let cells = |line: &str| -> Vec<String> { line.split('|').map(|c| c.trim().replace('`', "")).collect() };
-    let mut lines = architecture
-        .lines()
-        .skip_while(|l| !cells(l).starts_with(&["".into(), "room".into(), "crate".into()]));
-    let rows: Vec<_> = lines
-        .by_ref()
+    let is_head = |line: &str| cells(line).starts_with(&[String::new(), "room".into(), "crate".into()]);
+    let lines = architecture.lines().skip_while(|l| !is_head(l));
+    let all: Vec<_> = lines
         .skip(2)
         .take_while(|l| l.starts_with('|'))
         .map(cells)
         .collect();
     let mut findings = Vec::new();
-    if rows.is_empty() {
-        findings.push(Finding::new(
-            "ARCHITECTURE.md",
-            "there is no table with the columns room, crate, may use, owns",
-        ));
+    if all.is_empty() {
+        let what = "there is no table with the columns room, crate, may use, owns";
+        findings.push(Finding::new("ARCHITECTURE.md", what));
     }
-    let crates: Vec<&str> = rows
+    let crates: Vec<&str> = all
         .iter()
         .filter_map(|row| row.get(2))
         .map(String::as_str)
         .collect();
-    let mut rules = BTreeMap::new();
-    for row in &rows {
-        let (Some(name), Some(may_use)) = (row.get(2), row.get(3)) else {
+    let mut rows = Vec::new();
+    for row in &all {
+        let (Some(rooms), Some(name), Some(may_use)) = (row.get(1), row.get(2), row.get(3)) else {
             continue;
         };
         let words: Vec<_> = may_use
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .collect();
-        let named = crates
+        let has = |word: &str| words.contains(&word);
+        let is_named = |c: &&str| !c.is_empty() && (has(c) || has(c.trim_start_matches("weir-")));
+        let named: Vec<_> = crates
             .iter()
-            .filter(|c| words.contains(&c.trim_start_matches("weir-")) && *c != name);
-        let named: Vec<_> = named.map(|c| (*c).to_owned()).collect();
-        let allowed = if words.contains(&"all") {
-            Allowed::All
-        } else {
-            if named.is_empty() && !words.iter().any(|w| ["nothing", "none"].contains(w)) {
-                let what = format!("what may {name} use? `{may_use}` names no room (or: all, nothing)");
-                findings.push(Finding::new("ARCHITECTURE.md", what));
-            }
-            Allowed::Only(named)
-        };
-        rules.insert(name.clone(), allowed);
+            .copied()
+            .filter(is_named)
+            .map(str::to_owned)
+            .collect();
+        if named.is_empty() && !["all", "public", "nothing", "none"].into_iter().any(has) {
+            let what = format!("what may {rooms} use? `{may_use}` names no room (or: all, nothing)");
+            findings.push(Finding::new("ARCHITECTURE.md", what));
+        }
+        rows.push(Row {
+            rooms: rooms.split(", ").map(str::to_owned).collect(),
+            name: name.clone(),
+            allowed: if has("all") || has("public") {
+                Allowed::All
+            } else {
+                Allowed::Only(named)
+            },
+        });
     }
-    (rules, findings)
+    (rows, findings)
 }
 
 #[cfg(test)]
@@ -194,7 +223,8 @@ mod tests {
         | `ebpf/abi` | weir-abi | nothing | layouts |\n\
         | `userspace/core` | weir-core | abi | plan |\n\
         | `userspace/relay` | weir-relay | core | relay |\n\
-        | `userspace/weir` | weir | all | the rest |\n\nmore | text\n";
+        | `userspace/weir` | weir | all | the rest |\n\
+        | `tests/a`, `tests/b` | | public interfaces | tests |\n\nmore | text\n";
 
     fn package(name: &str, dependencies: &[(&str, bool, Option<&str>)]) -> Value {
         let dependency = |(name, ours, kind): &(&str, bool, Option<&str>)| json!({ "name": name, "source": (!ours).then_some("registry"), "kind": kind });
@@ -269,19 +299,35 @@ mod tests {
     }
 
     #[test]
+    fn a_crate_may_be_named_by_its_room() {
+        let mut packages = good();
+        let mut tests = package("weir-b-tests", &[("weir-core", true, None)]);
+        tests["manifest_path"] = "/somewhere/tests/b/Cargo.toml".into();
+        packages.push(tests.clone());
+        assert_eq!(found(&packages), [""; 0]);
+        tests["manifest_path"] = "/somewhere/tests/bb/Cargo.toml".into();
+        packages.push(tests);
+        assert_eq!(found(&packages).len(), 1);
+    }
+
+    #[test]
     fn a_table_that_says_nothing_is_found() {
         assert!(!check("no table", &json!({ "packages": [] })).is_empty());
-        let (_, findings) = table(&TABLE.replace("| core |", "| whatever |"));
+        let (_, findings) = table(&TABLE.replace("| core | relay", "| whatever | relay"));
         assert_eq!(findings.len(), 1, "{findings:?}");
     }
 
     #[test]
     fn words_beside_the_rooms_are_for_people() {
-        let (rules, _) = table(&TABLE.replace("| nothing |", "| none of ours (relay for the demo) |"));
-        assert_eq!(
-            rules.get("weir-abi"),
-            Some(&Allowed::Only(vec!["weir-relay".into()]))
-        );
+        for cell in [
+            "none of ours (relay for the demo)",
+            "weir-relay, for the demo's lab",
+        ] {
+            let (rows, findings) = table(&TABLE.replace("| nothing |", &format!("| {cell} |")));
+            let expected = Allowed::Only(vec!["weir-relay".into()]);
+            assert_eq!(rows.first().map(|r| &r.allowed), Some(&expected), "{cell}");
+            assert_eq!(findings, []);
+        }
     }
 
     #[test]
