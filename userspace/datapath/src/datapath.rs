@@ -58,9 +58,8 @@ impl Datapath {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let mode = Mode::of(options.mode).ok_or(OpenError::Off)?;
         let object = object::bytes()?;
-        let shapes = object::shapes(object, &options.capacities)?;
         let pins = Pins::take(&options.pins, &options.state_dir)?;
-        let found = pins.verify(|name| shapes.get(name).copied())?;
+        let found = pins.verify(|name| object::shape(name, &options.capacities))?;
 
         let loaded = match Loaded::new(object, &options, &pins) {
             Ok(loaded) => loaded,

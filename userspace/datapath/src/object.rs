@@ -1,8 +1,8 @@
-//! The embedded eBPF object: its bytes, and what maps it asks for.
+//! The embedded eBPF object, and what its maps must be.
 //!
-//! `build.rs` puts it in. Loading it is `datapath`'s.
+//! `build.rs` puts it in. Loading it is `datapath::load`'s.
 
-use std::collections::BTreeMap;
+use weir_abi::{MapSpec, names};
 
 use crate::{Capacities, error::OpenError, sys::MapShape};
 
@@ -25,9 +25,8 @@ pub(crate) fn bytes() -> Result<&'static [u8], OpenError> {
     }
 }
 
-/// How many entries each map shall have that the configuration sizes.
-pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 12] {
-    use weir_abi::names;
+/// Entries of the maps whose capacity the configuration chooses.
+pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 11] {
     let Capacities {
         service_keys,
         services,
@@ -53,44 +52,62 @@ pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 12] 
         (names::STEER, sockets),
         (names::SOCKETS, sockets),
         (names::EVENTS, events),
-        (names::REASONS, weir_abi::REASON_COUNT as u32),
     ]
 }
 
-/// What each map must be: as the object declares it, with the sizes of the configuration. `id` is 0 in all.
-///
-/// # Errors
-/// When the object cannot be read, or lacks a map.
-pub(crate) fn shapes(
-    object: &[u8],
-    capacities: &Capacities,
-) -> Result<BTreeMap<String, MapShape>, OpenError> {
-    let parsed = aya_obj::Object::parse(object).map_err(|e| OpenError::Object(e.to_string()))?;
-    let mut shapes: BTreeMap<String, MapShape> = parsed
-        .maps
-        .iter()
-        .map(|(name, map)| {
-            let shape = MapShape {
-                kind: map.map_type(),
-                id: 0,
-                key_size: map.key_size(),
-                value_size: map.value_size(),
-                max_entries: map.max_entries(),
-                flags: map.map_flags(),
-            };
-            (name.clone(), shape)
-        })
-        .collect();
-    for (name, entries) in max_entries(capacities) {
-        let shape = shapes
-            .get_mut(name)
-            .ok_or_else(|| OpenError::Object(format!("it has no map {name}")))?;
-        shape.max_entries = entries;
-    }
-    for name in weir_abi::names::PINNED {
-        if !shapes.contains_key(name) {
-            return Err(OpenError::Object(format!("it has no map {name}")));
+/// What a map must be: its spec, with the capacity of the configuration. `id` is 0. None for a name that is no map's.
+pub(crate) fn shape(name: &str, capacities: &Capacities) -> Option<MapShape> {
+    let &MapSpec {
+        kind,
+        key_size,
+        value_size,
+        max_entries: by_default,
+        flags,
+        ..
+    } = MapSpec::named(name)?;
+    let chosen = max_entries(capacities).into_iter().find(|(map, _)| *map == name);
+    let max_entries = chosen.map_or(by_default, |(_, entries)| entries);
+    Some(MapShape {
+        kind,
+        id: 0,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_abi::MAPS;
+
+    use super::*;
+
+    #[test]
+    fn every_capacity_belongs_to_a_map_that_may_have_one() {
+        let capacities = Capacities::default();
+        for (name, entries) in max_entries(&capacities) {
+            assert!(MapSpec::named(name).is_some_and(|spec| spec.resizable), "{name}");
+            assert_eq!(
+                shape(name, &capacities).map(|shape| shape.max_entries),
+                Some(entries)
+            );
         }
+        for spec in &MAPS {
+            assert!(shape(spec.name, &capacities).is_some(), "{}", spec.name);
+        }
+        assert_eq!(shape("RING", &capacities), None);
     }
-    Ok(shapes)
+
+    #[test]
+    fn no_more_backends_than_a_slot_can_name() {
+        let capacities = Capacities {
+            backends: u32::MAX,
+            ..Capacities::default()
+        };
+        assert_eq!(
+            shape(names::BACKENDS, &capacities).map(|shape| shape.max_entries),
+            Some(1 << 16)
+        );
+    }
 }

@@ -18,6 +18,7 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    mount::{MsFlags, mount},
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
@@ -165,7 +166,18 @@ pub(crate) fn is_bpffs(path: &Path) -> bool {
     existing.is_some_and(|p| statfs(p).is_ok_and(|fs| fs.filesystem_type() == BPF_FS_MAGIC))
 }
 
+/// Where the kernel provides for a bpf file system. systemd mounts it there; a box without systemd may leave that to
+/// whoever needs it first.
+const BPFFS: &str = "/sys/fs/bpf";
+
 fn require_bpffs(root: &Path) -> Result<(), OpenError> {
+    if !is_bpffs(root) && root.starts_with(BPFFS) && Path::new(BPFFS).is_dir() {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        match mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")) {
+            Ok(()) => tracing::info!(at = BPFFS, "mounted a bpf file system; it stays when weir ends"),
+            Err(error) => tracing::debug!(at = BPFFS, %error, "no bpf file system can be mounted"),
+        }
+    }
     if is_bpffs(root) {
         Ok(())
     } else {

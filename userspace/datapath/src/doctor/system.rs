@@ -70,10 +70,11 @@ fn bpffs() -> Finding {
     if pins::is_bpffs(path) {
         Finding::ok("bpffs", "mounted at /sys/fs/bpf")
     } else {
-        Finding::problem("bpffs", "no bpf file system is mounted at /sys/fs/bpf").mend(
-            "`mount -t bpf bpf /sys/fs/bpf`; for good: `bpf /sys/fs/bpf bpf defaults 0 0` in /etc/fstab; or set \
-             node.pins to where there is one",
+        Finding::note(
+            "bpffs",
+            "no bpf file system is mounted at /sys/fs/bpf: weir mounts one when it starts as root",
         )
+        .mend("to have it mounted earlier: `bpf /sys/fs/bpf bpf defaults 0 0` in /etc/fstab")
     }
 }
 
