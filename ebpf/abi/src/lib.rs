@@ -7,6 +7,7 @@
 //!
 //! Any change of layout changes [`ABI_HASH`], and with it the directory that the maps are pinned under.
 #![no_std]
+#![forbid(unsafe_code)]
 
 pub mod addr;
 mod hash;

@@ -151,11 +151,11 @@ shared! {
         reserved: [u32; 3],
     }
 
-    /// Per-CPU window of the recording limit.
+    /// A per-CPU limit per second. Key: one of [`limit`].
     RecordLimit(8) {
         /// The second that `count` belongs to.
         second: u32,
-        /// Flows recorded in it.
+        /// What was let through in it.
         count: u32,
     }
 
@@ -198,6 +198,19 @@ pub mod action {
     pub const RELAY: u32 = 0;
     /// Rewrite the destination and forward; the backend answers through this box.
     pub const NAT: u32 = 1;
+}
+
+/// Keys of `RECORD_LIMIT`.
+pub mod limit {
+    /// New flows recorded; the limit is [`Settings::record_limit`](super::Settings::record_limit).
+    pub const FLOWS: u32 = 0;
+    /// Neighbor events; the limit is [`NEIGHBOR_EVENTS`].
+    pub const EVENTS: u32 = 1;
+    /// Entries of the map.
+    pub const COUNT: u32 = 2;
+
+    /// Neighbor events per CPU and second: next hops that are asked for at once, when a box starts, say.
+    pub const NEIGHBOR_EVENTS: u32 = 256;
 }
 
 /// Bits of [`Backend::flags`](super::maps::Backend).

@@ -28,7 +28,7 @@ pub const REASONS: &str = "REASONS";
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// PERCPU_ARRAY of [`Traffic`](crate::Traffic) by backend index.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
-/// PERCPU_ARRAY of one [`RecordLimit`](crate::RecordLimit).
+/// PERCPU_ARRAY of [`RecordLimit`](crate::RecordLimit), by [`limit`](crate::maps::limit).
 pub const RECORD_LIMIT: &str = "RECORD_LIMIT";
 /// RINGBUF of [`NeighborEvent`](crate::NeighborEvent).
 pub const EVENTS: &str = "EVENTS";

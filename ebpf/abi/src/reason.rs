@@ -51,19 +51,20 @@ reasons! {
     NotIp = 2, "not-ip", Pass;
     /// Not TCP or UDP (ICMP, VRRP, …).
     OtherProtocol = 3, "other-protocol", Pass;
-    /// No service has this address and port.
+    /// No service has this address and port, nor is it an answer of a flow that is known.
     NoService = 4, "no-service", Pass;
     /// For a service that the relay serves.
     Relay = 5, "relay", Pass;
-    /// From a backend, but to this box itself (health checks, the relay's own connections).
+    /// From a backend, but to this box itself (health checks, the relay's own connections), or to where no route leads.
     ReturnLocal = 6, "return-local", Pass;
     /// A fragment: ports are unknown, the stack reassembles.
     Fragment = 7, "fragment", Pass;
     /// An IPv6 extension header chain that is too long to follow, or one that hides the transport.
     ExtensionHeaders = 8, "extension-headers", Pass;
-    /// The frame ends inside a header.
+    /// The frame, or the IP packet in it by its own length, ends inside a header.
     Truncated = 9, "truncated", Drop;
-    /// An IP header that lies: wrong version, header length under 20, a total length past the frame.
+    /// An IP header that lies: wrong version, header length under 20, a total length past the frame or short of the
+    /// header, an IPv4 address in an IPv6 header (`::ffff:0:0/96`).
     MalformedIp = 10, "malformed-ip", Drop;
     /// A TCP or UDP header that lies: data offset under 20 or past the packet, a UDP length that does not fit.
     MalformedTransport = 11, "malformed-transport", Drop;
@@ -71,7 +72,7 @@ reasons! {
     NoBackend = 12, "no-backend", Drop;
     /// TTL or hop limit is used up.
     TtlExpired = 13, "ttl-expired", Drop;
-    /// No route to the next hop, or one that forbids it.
+    /// No route to the next hop, one that forbids it, or forwarding of `lo` is switched off.
     NoRoute = 14, "no-route", Drop;
     /// The next hop's link address is unknown; resolution was asked for.
     NoNeighbor = 15, "no-neighbor", Drop;
@@ -106,7 +107,7 @@ pub enum Note {
     Steered = 6,
     /// `weir_steer` knew the service but its socket was gone: the connection was refused.
     SteerNoSocket = 7,
-    /// A neighbor event could not be queued.
+    /// A neighbor event was not queued: the queue was full, or the limit per CPU and second was reached.
     EventLost = 8,
 }
 

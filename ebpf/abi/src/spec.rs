@@ -5,7 +5,7 @@ use core::mem::size_of;
 
 use crate::{
     Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, hash::fnv, names,
+    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, hash::fnv, maps::limit, names,
 };
 
 /// Slots of a ring unless configured otherwise: a prime, about 650 for each of 100 backends.
@@ -127,7 +127,7 @@ pub const MAPS: [MapSpec; 15] = [
         capacity::SERVICE_TRAFFIC,
     ),
     MapSpec::new::<u32, Traffic>(names::BACKEND_TRAFFIC, kind::PERCPU_ARRAY, capacity::BACKENDS),
-    MapSpec::new::<u32, RecordLimit>(names::RECORD_LIMIT, kind::PERCPU_ARRAY, 1).fixed(),
+    MapSpec::new::<u32, RecordLimit>(names::RECORD_LIMIT, kind::PERCPU_ARRAY, limit::COUNT).fixed(),
     MapSpec::new::<ServiceKey, u32>(names::STEER, kind::HASH, capacity::STEER),
     MapSpec::new::<u32, u32>(names::SOCKETS, kind::SOCKMAP, capacity::SOCKETS),
     MapSpec::new::<(), ()>(names::EVENTS, kind::RINGBUF, capacity::EVENTS),
@@ -142,12 +142,14 @@ pub(crate) const fn fold(mut hash: u64) -> u64 {
             kind,
             key_size,
             value_size,
-            max_entries: _,
+            max_entries,
             flags,
-            resizable: _,
+            resizable,
         } = MAPS[i];
         hash = fnv(hash, name.as_bytes());
-        let words = [kind, key_size, value_size, flags];
+        // A capacity that the loader may choose is no part of the layout.
+        let entries = if resizable { 0 } else { max_entries };
+        let words = [kind, key_size, value_size, flags, entries];
         let mut word = 0;
         while word < words.len() {
             hash = fnv(hash, &words[word].to_le_bytes());

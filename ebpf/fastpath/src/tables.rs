@@ -108,3 +108,17 @@ pub trait Tables {
     /// Counts a forwarded frame for its service and its backend; `new_flow` as [`weir_abi::Traffic::flows`] says.
     fn traffic(&mut self, service: u32, backend: u32, direction: Direction, bytes: u32, new_flow: bool);
 }
+
+/// Whether one more is within the limit of this second; if so it is counted.
+#[inline(always)]
+pub const fn within(window: &mut RecordLimit, now: u32, limit: u32) -> bool {
+    if window.second != now {
+        window.second = now;
+        window.count = 0;
+    }
+    if window.count >= limit {
+        return false;
+    }
+    window.count += 1;
+    true
+}

@@ -21,9 +21,9 @@ use aya_ebpf::{
 };
 use weir_abi::{
     Addr16, Backend, FlowKey, FlowState, NeighborEvent, Note, Reason, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
+    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, maps::limit,
 };
-use weir_fastpath::{Direction, Route, RouteQuery, Tables, rewrite::Link};
+use weir_fastpath::{Direction, Route, RouteQuery, Tables, rewrite::Link, tables::within};
 
 use crate::maps::{
     BACKEND_TRAFFIC, BACKENDS, EVENTS, FLOWS, NEIGHBORS, REASONS, RECORD_LIMIT, RETURN_FLOWS, RETURNS, RINGS,
@@ -128,7 +128,9 @@ impl Tables for Kernel<'_> {
     #[inline(always)]
     fn record_limit(&mut self) -> Option<&mut RecordLimit> {
         // SAFETY: a value of this CPU, as in `bump`.
-        RECORD_LIMIT.get_ptr_mut(0).map(|limit| unsafe { &mut *limit })
+        RECORD_LIMIT
+            .get_ptr_mut(limit::FLOWS)
+            .map(|limit| unsafe { &mut *limit })
     }
 
     #[inline(always)]
@@ -210,7 +212,8 @@ impl Tables for Kernel<'_> {
         }
     }
 
-    /// One event per next hop and second, so that a flood towards it costs a look-up per packet and no more.
+    /// One event per next hop and second, and not more than a CPU may send in a second: a flood costs a look-up or two
+    /// per packet, and userspace no more than it can do.
     #[inline(always)]
     fn resolve_neighbor(&mut self, next_hop: &Addr16, ifindex: u32) {
         let event = NeighborEvent {
@@ -223,11 +226,17 @@ impl Tables for Kernel<'_> {
         if unsafe { NEIGHBORS.get(event) }.copied() == Some(now) {
             return;
         }
-        // If the table refuses, the event is sent once too often at worst.
-        _ = NEIGHBORS.insert(event, now, 0);
-        if EVENTS.output::<NeighborEvent>(event, 0).is_err() {
+        // SAFETY: a value of this CPU, as in `bump`.
+        let window = RECORD_LIMIT
+            .get_ptr_mut(limit::EVENTS)
+            .map(|window| unsafe { &mut *window });
+        let within = window.is_some_and(|window| within(window, now, limit::NEIGHBOR_EVENTS));
+        if !within || EVENTS.output::<NeighborEvent>(event, 0).is_err() {
             self.note(Note::EventLost);
+            return;
         }
+        // If the table refuses, the next hop is asked for once too often at worst.
+        _ = NEIGHBORS.insert(event, now, 0);
     }
 
     #[inline(always)]

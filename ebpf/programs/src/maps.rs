@@ -11,6 +11,7 @@ use aya_ebpf::{
 use weir_abi::{
     Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
     ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
+    maps::limit,
     spec::{capacity, flag},
 };
 
@@ -49,7 +50,7 @@ pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
     PerCpuArray::with_max_entries(capacity::BACKENDS, 0);
 
 #[map]
-pub(crate) static RECORD_LIMIT: PerCpuArray<RecordLimit> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static RECORD_LIMIT: PerCpuArray<RecordLimit> = PerCpuArray::with_max_entries(limit::COUNT, 0);
 
 #[map]
 pub(crate) static STEER: HashMap<ServiceKey, u32> = HashMap::with_max_entries(capacity::STEER, 0);

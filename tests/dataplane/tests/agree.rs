@@ -124,20 +124,22 @@ fn packet(random: &mut Random) -> Vec<u8> {
     let v4 = random.one_in(2);
     let client = client(v4, random.below(800));
     let vip = if v4 { random.of(&VIPS4) } else { random.of(&VIPS6) };
-    let port = random.of(&[
-        1000, 1000, 1000, 1000, 1000, 80, 53, 443, 81, 82, 83, 84, 85, 86, 89, 90, 91, 92, 93, 94, 95,
-    ]);
+    // Most packets go to the services with many slots, the others to those where something is wrong.
+    let port = match random.one_in(3) {
+        true => random.of(&[80, 53, 443, 81, 82, 83, 84, 85, 86, 89, 90, 91, 92, 93, 94, 95]),
+        false => 1000,
+    };
     let service = addr(&format!("{vip}:{port}"));
     let backend = match v4 {
         true => addr(&format!(
             "10.9.0.{}:{}",
             random.below(10),
-            random.of(&[9000, 9000, 8080, 5353])
+            random.of(&[9000, 9000, 9000, 9000, 8080, 5353])
         )),
         false => addr(&format!(
             "[2001:db8:9::{:x}]:{}",
             1 + random.below(9),
-            random.of(&[9000, 9000, 8080, 5353])
+            random.of(&[9000, 9000, 9000, 9000, 8080, 5353])
         )),
     };
     let elsewhere = if v4 {
@@ -171,7 +173,7 @@ fn packet(random: &mut Random) -> Vec<u8> {
         ),
         false => Frame::udp(&src.to_string(), &dst.to_string()),
     };
-    frame.hops = random.of(&[64, 64, 64, 255, 2, 1, 0]);
+    frame.hops = random.of(&[64, 64, 64, 64, 64, 64, 64, 64, 255, 2, 1, 0]);
     frame.payload = (0..random.of(&[0, 1, 7, 64, 1400, 1500]))
         .map(|_| random.next() as u8)
         .collect();
@@ -203,7 +205,7 @@ fn packet(random: &mut Random) -> Vec<u8> {
         }
     }
     let mut bytes = frame.build();
-    match random.below(6) {
+    match random.below(9) {
         // Cut off, or followed by padding.
         0 => bytes.truncate(14 + random.below(bytes.len() - 13)),
         1 => bytes.resize(bytes.len() + random.below(64), 0xaa),

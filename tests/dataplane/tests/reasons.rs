@@ -1,9 +1,10 @@
 //! Every reason: a packet in, verdict and packet out, in the kernel and on the host.
 
 use anyhow::{Context as _, Result, ensure};
-use weir_abi::{Note, Reason, Settings, Traffic};
+use aya::EbpfLoader;
+use weir_abi::{Note, Reason, Settings, Traffic, maps::limit, names};
 use weir_dataplane_tests::{
-    Both, Frame, World,
+    Both, Frame, Kernel, Lab, World,
     both::{to_backend, to_client},
     frame::{ACK, FIN, RST, SYN},
     kernel::{flow_key, verdict},
@@ -487,6 +488,53 @@ fn an_unknown_next_hop_is_asked_for_once() -> Result<()> {
                 "{event:?}"
             );
         }
+        Ok(())
+    })
+}
+
+/// Thousands of next hops at once: what is asked for is bounded, and what is not asked for is counted.
+#[test]
+fn a_flood_of_unknown_next_hops_is_bounded() -> Result<()> {
+    const HOPS: u64 = 3000;
+    Both::run(&World::standard(), |both| {
+        let before = lab::now()?;
+        for hop in 0..HOPS {
+            let to = format!("[2001:db8:2::1:{hop:x}]:7");
+            let frame = Frame::tcp("[2001:db8:9::2]:8080", &to, ACK).build();
+            ensure!(both.kernel.run(&frame)?.verdict == verdict::DROP);
+        }
+        let seconds = u64::from(lab::now()? - before) + 1;
+        let events = both.kernel.events()?.len() as u64;
+        let counters = both.kernel.counters()?;
+        ensure!(counters.reason(Reason::NoNeighbor) == HOPS);
+        ensure!(
+            events + counters.note(Note::EventLost) == HOPS,
+            "{events} events, {counters:?}"
+        );
+        let limit = u64::from(limit::NEIGHBOR_EVENTS);
+        // For each second that the test lasted, the first and the last included.
+        ensure!(
+            (limit..=limit * (seconds + 1)).contains(&events),
+            "{events} events"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_full_queue_of_events_is_counted() -> Result<()> {
+    Lab::run(|_| {
+        // One page: 128 events of 32 bytes.
+        let mut loader = EbpfLoader::new();
+        let mut kernel = Kernel::load_with(loader.map_max_entries(names::EVENTS, 4096))?;
+        World::standard().to_kernel(&mut kernel)?;
+        for hop in 0..200 {
+            let to = format!("[2001:db8:2::1:{hop:x}]:7");
+            kernel.run(&Frame::tcp("[2001:db8:9::2]:8080", &to, ACK).build())?;
+        }
+        let (events, counters) = (kernel.events()?.len() as u64, kernel.counters()?);
+        ensure!((100..=128).contains(&events), "{events} events");
+        ensure!(events + counters.note(Note::EventLost) == 200, "{counters:?}");
         Ok(())
     })
 }

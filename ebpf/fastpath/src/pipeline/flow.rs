@@ -16,7 +16,10 @@
 
 use weir_abi::{Backend, FlowState, Note, Reason, Settings, Slot, maps::backend::ALIVE};
 
-use crate::{parse::Packet, tables::Tables};
+use crate::{
+    parse::Packet,
+    tables::{Tables, within},
+};
 
 /// The backend that takes a packet.
 #[derive(Clone, Copy)]
@@ -129,17 +132,7 @@ fn alive<T: Tables>(index: u32, tables: &mut T) -> Option<Backend> {
 #[inline(always)]
 fn record<T: Tables>(packet: &Packet, backend: u32, now: u32, settings: &Settings, tables: &mut T) -> bool {
     let within = match tables.record_limit() {
-        Some(limit) => {
-            if limit.second != now {
-                limit.second = now;
-                limit.count = 0;
-            }
-            let within = limit.count < settings.record_limit;
-            if within {
-                limit.count += 1;
-            }
-            within
-        }
+        Some(window) => within(window, now, settings.record_limit),
         None => false,
     };
     if !within {
