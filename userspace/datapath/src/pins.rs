@@ -243,7 +243,7 @@ fn find_holder(locks: &str, file: &str) -> Option<i32> {
 }
 
 /// The first thing in which a pinned map is not what it must be: what, found, expected.
-fn difference(is: &MapShape, must: &MapShape) -> Option<(&'static str, String, String)> {
+pub(crate) fn difference(is: &MapShape, must: &MapShape) -> Option<(&'static str, String, String)> {
     let fields = [
         ("type", is.kind, must.kind),
         ("key size", is.key_size, must.key_size),

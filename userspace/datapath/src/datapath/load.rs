@@ -13,7 +13,12 @@ use aya::{Ebpf, EbpfLoader, maps::RingBuf, programs::ProgramError};
 use weir_abi::{Settings, names};
 
 use crate::{
-    Options, Tunables, attach, error::OpenError, neighbors::NeighborEvents, object, pins::Pins, sysctl,
+    Options, Tunables, attach,
+    error::OpenError,
+    neighbors::NeighborEvents,
+    object,
+    pins::{self, Pins},
+    sysctl,
     tables::Tables,
 };
 
@@ -34,6 +39,7 @@ impl Loaded {
         let xdp = program(&mut loaded, names::XDP_PROGRAM)?;
         let steer = program(&mut loaded, names::STEER_PROGRAM)?;
         let tables = Tables::new(&loaded)?;
+        require_spec(&tables, options)?;
         let events = loaded
             .take_map(names::EVENTS)
             .ok_or_else(|| no_map(names::EVENTS))?;
@@ -48,6 +54,18 @@ impl Loaded {
             hash_key,
         })
     }
+}
+
+/// Compares what was loaded with what this binary was built for: `WEIR_EBPF_OBJECT` may name any object.
+fn require_spec(tables: &Tables, options: &Options) -> Result<(), OpenError> {
+    for handle in tables.handles() {
+        let must = object::shape(handle.name, &options.capacities).ok_or_else(|| no_map(handle.name))?;
+        if let Some((what, found, expected)) = pins::difference(handle.shape, &must) {
+            let text = format!("map {} has {what} {found}, not {expected}", handle.name);
+            return Err(OpenError::Object(text));
+        }
+    }
+    Ok(())
 }
 
 /// Takes back what a failed first attempt has made. Links of other versions are not in its directory.
