@@ -156,3 +156,61 @@ proptest! {
         check(&bytes)?;
     }
 }
+
+/// The refusals that lie on a border, by the frame and the bytes that are changed in it.
+#[test]
+fn borders() {
+    let v4 = Frame::new(TCP, "198.51.100.7:40000", "192.0.2.10:80").build();
+    let udp = Frame::new(UDP, "198.51.100.7:40000", "192.0.2.10:53").build();
+    let chained = valid().pop().unwrap();
+    let payload = 7;
+    for (frame, at, value, expected) in [
+        // TCP's data offset: to the end of the packet (20 + 4 of 27 bytes), and past it.
+        (&v4, 46, 0x60, None),
+        (&v4, 46, 0x70, Some(Reason::MalformedTransport)),
+        (&v4, 46, 0x40, Some(Reason::MalformedTransport)),
+        (&udp, 39, 8 + payload, None),
+        (&udp, 39, 8 + payload + 1, Some(Reason::MalformedTransport)),
+        (&udp, 39, 7, Some(Reason::MalformedTransport)),
+        // IPv4: "more fragments", an offset, "don't fragment" and the reserved bit.
+        (&v4, 20, 0x20, Some(Reason::Fragment)),
+        (&v4, 21, 1, Some(Reason::Fragment)),
+        (&v4, 20, 0xc0, None),
+        // IPv6: the same in the fragment header; its reserved bits say nothing.
+        (&chained, 81, 1, Some(Reason::Fragment)),
+        (&chained, 81, 8, Some(Reason::Fragment)),
+        (&chained, 81, 6, None),
+        // Hop-by-hop options anywhere but first, segments left, a header that may not be followed.
+        (&chained, 54, 0, Some(Reason::ExtensionHeaders)),
+        (&chained, 89, 1, Some(Reason::ExtensionHeaders)),
+        (&chained, 54, 51, Some(Reason::ExtensionHeaders)),
+        (&chained, 54, 59, Some(Reason::OtherProtocol)),
+    ] {
+        let mut changed = frame.clone();
+        changed[at] = value;
+        assert_eq!(
+            parsed(&changed).err(),
+            expected,
+            "byte {at} is {value:#x} in {frame:02x?}"
+        );
+    }
+}
+
+#[test]
+fn a_chain_is_followed_so_far_and_no_further() {
+    let with = |headers: usize| {
+        let mut frame = Frame::new(UDP, "[2001:db8::7]:5000", "[2001:db8::10]:53").build();
+        let chain: Vec<u8> = (1..=headers)
+            .flat_map(|n| [if n == headers { UDP } else { 60 }, 0, 1, 4, 0, 0, 0, 0])
+            .collect();
+        let len = u16::from_be_bytes([frame[18], frame[19]]) + chain.len() as u16;
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+        frame[20] = 60;
+        frame.splice(54..54, chain);
+        parsed(&frame).map(|packet| packet.transport_at)
+    };
+    for headers in 1..=ipv6::MAX_HEADERS {
+        assert_eq!(with(headers), Ok(54 + 8 * headers as u32));
+    }
+    assert_eq!(with(ipv6::MAX_HEADERS + 1), Err(Reason::ExtensionHeaders));
+}

@@ -250,3 +250,31 @@ fn every_reason_is_counted_once() {
         assert_eq!(tables.reason(*reason), u64::from(expected), "{}", reason.name());
     }
 }
+
+#[test]
+fn a_limit_is_a_limit_each_second() {
+    let mut tables = tables(SLOT);
+    tables.settings.record_limit = 2;
+    for (now, recorded, refused) in [(1000, 2, 1), (1000, 2, 4), (1001, 4, 5), (1003, 6, 6)] {
+        tables.now = now;
+        for _ in 0..3 {
+            assert_eq!(taken(&Frame::new(TCP, CLIENT, VIP).syn(), &mut tables), Ok(2));
+        }
+        let noted = (
+            tables.noted(Note::FlowRecorded),
+            tables.noted(Note::FlowRecordLimited),
+        );
+        assert_eq!(noted, (recorded, refused), "at {now}");
+    }
+}
+
+#[test]
+fn a_tcp_flow_is_recorded_by_its_syn_alone() {
+    let mut tables = tables(SLOT);
+    assert_eq!(taken(&Frame::new(TCP, CLIENT, VIP), &mut tables), Ok(1));
+    assert!(tables.flows.is_empty());
+    assert_eq!(tables.service_traffic[&1].flows, 0);
+    assert_eq!(taken(&Frame::new(TCP, CLIENT, VIP).syn(), &mut tables), Ok(2));
+    assert_eq!(tables.flows.len(), 1);
+    assert_eq!(tables.service_traffic[&1].flows, 1);
+}
