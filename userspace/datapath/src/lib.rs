@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! Datapath::open(Options) -> Result<Datapath, OpenError>             maps made or taken over, programs loaded
-//! reconcile(&mut self, &Wanted) -> Result<(), Error>                 the L4 tables, as often as something changes
+//! reconcile(&mut self, &Wanted) -> Result<(), Error>                 the L4 tables, whenever something changes, and now
+//!                                                                    and then, so that old changes of rings settle
 //! steer(&mut self, &[(ListenKey, BorrowedFd)]) -> Result<(), Error>  which socket serves which listener
 //! attach(&mut self) -> Result<Vec<Attached>, OpenError>              only now: packets meet complete tables
 //! tune(&mut self, Tunables) -> Result<(), MapError>

@@ -1,3 +1,5 @@
+//! Numbers and the state file: who gets which number, and what survives a restart.
+
 use super::*;
 
 fn numbers_of(names: &[&str]) -> Numbers<String> {

@@ -1,3 +1,5 @@
+//! Plans carried out on maps in memory, with a look after every operation at what a packet would meet.
+
 use std::{cell::RefCell, net::IpAddr};
 
 use proptest::{collection::vec, prelude::*};

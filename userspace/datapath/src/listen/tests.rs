@@ -1,3 +1,5 @@
+//! Real sockets on loopback; needs no privilege.
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
