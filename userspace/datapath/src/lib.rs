@@ -1,8 +1,8 @@
 //! Everything that touches bpf(2), netlink, raw and privileged sockets.
 //!
 //! Owns the maps, programs and links of the L4 plane ([`Datapath`]), the listening sockets ([`listen`]), the virtual
-//! addresses ([`vips`]), the next hops ([`neighbors`]) and the look at the box ([`doctor`]). Decides nothing: what shall be so comes in as a desired state, derived from plan and health by the
-//! binary. Never parses what a client or a backend sent.
+//! addresses ([`vips`]), the next hops ([`neighbors`]) and the look at the box ([`doctor`]). Decides nothing: what shall
+//! be so comes in as a desired state, derived from plan and health by the binary. Never parses what a client or a backend sent.
 //!
 //! The calls of a control process, in order:
 //!
