@@ -14,6 +14,9 @@
 //! ```
 //!
 //! A frame for nobody costs the parse and two look-ups. Nothing is changed in a frame that is not sent.
+//!
+//! Keys are handed to tables as copies, `&{ packet.flow }`: what the kernel's helpers get a pointer to must lie on the
+//! stack, and a pointer into `packet` would put all of it there instead of into registers.
 
 mod flow;
 #[cfg(test)]
@@ -110,7 +113,7 @@ fn towards_backend<T: Tables>(
         return Err(Reason::NoBackend);
     }
     let settings = tables.settings().ok_or(Reason::Internal)?;
-    let index = slot_of(flow_hash(settings.hash_key, &packet.flow), service.ring_len);
+    let index = slot_of(flow_hash(settings.hash_key, &{ packet.flow }), service.ring_len);
     let slot = tables
         .slot(service.ring_offset.wrapping_add(index))
         .ok_or(Reason::Inconsistent)?;
@@ -197,7 +200,7 @@ fn towards_client<T: Tables>(
         Route::Failed => return Err(Reason::Internal),
     };
     let vip = match shared {
-        true => tables.return_flow(&packet.flow).ok_or(Reason::NoService)?,
+        true => tables.return_flow(&{ packet.flow }).ok_or(Reason::NoService)?,
         false => known,
     };
     if packet.hop_limit <= 1 {

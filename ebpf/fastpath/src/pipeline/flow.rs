@@ -59,7 +59,7 @@ pub(super) fn choose<T: Tables>(
         return current(slot, tables);
     }
     tables.note(Note::FlowLookup);
-    if let Some(state) = tables.flow(&packet.flow) {
+    if let Some(state) = tables.flow(&{ packet.flow }) {
         tables.note(Note::FlowHit);
         if let Some(backend) = alive(state.backend, tables) {
             return Ok(Chosen {
@@ -74,7 +74,7 @@ pub(super) fn choose<T: Tables>(
             recorded: now,
         };
         // Not under the limit: only a flow that is recorded already gets here, and once per death of its backend.
-        if !tables.record_flow(&packet.flow, &state) {
+        if !tables.record_flow(&{ packet.flow }, &state) {
             tables.note(Note::FlowRecordFailed);
         }
         tables.note(Note::FlowRemapped);
@@ -140,7 +140,7 @@ fn record<T: Tables>(packet: &Packet, backend: u32, now: u32, settings: &Setting
         return false;
     }
     if !tables.record_flow(
-        &packet.flow,
+        &{ packet.flow },
         &FlowState {
             backend,
             recorded: now,
