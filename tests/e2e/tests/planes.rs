@@ -362,7 +362,7 @@ fn two_hundred_connections_are_open_at_once() -> Result<()> {
                     "--max-time",
                     "30",
                     "-w",
-                    "%{stderr}%{http_code} %{size_download}\\n",
+                    "%{http_code} %{size_download}\\n",
                     "-o",
                     "/dev/null",
                 ])
@@ -371,13 +371,14 @@ fn two_hundred_connections_are_open_at_once() -> Result<()> {
                 .inside(client);
             let output = weir.with_log(text.run())?;
             let complete = output
-                .complaint()
+                .text()
                 .lines()
                 .filter(|line| *line == "200 1048576")
                 .count();
             ensure!(
                 complete == COUNT,
-                "{complete} of {COUNT} at port {port}: {}",
+                "{complete} of {COUNT} at port {port}: {}\n{}",
+                output.text(),
                 output.complaint()
             );
         }

@@ -15,12 +15,12 @@ use crate::shell;
 pub(crate) fn show(evidence: &Evidence) {
     shell::heading("what the clients saw");
     shell::say(&format!(
-        "   {:<18}{:>10}{:>18}   {:^14} {:^14} {:^14}",
-        "", "requests", "failed", "b1/b2/b3", "b2 dead", "b2 back"
+        "   {:<18}{:>10}{:>18}   {}",
+        "", "requests", "failed, weir not", "answers by b1/b2/b3 in % while",
     ));
     shell::say(&format!(
         "   {:<18}{:>10}{:>18}   {:^14} {:^14} {:^14}",
-        "", "answered", "unnoticed + after", "% of answers", "", ""
+        "", "answered", "knowing + knowing", "all were up", "b2 was dead", "b2 was back"
     ));
     for (stream, which) in STREAMS.into_iter().enumerate() {
         let (until, after) = evidence.failures(stream);
