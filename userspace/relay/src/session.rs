@@ -12,8 +12,11 @@
 
 mod close;
 mod dispatch;
+mod downward;
 mod exchange;
 mod head;
+mod send;
+mod upward;
 
 use std::{
     net::SocketAddr,
@@ -215,6 +218,3 @@ fn timeouts(route: &LocalRoute) -> Timeouts {
         },
     }
 }
-
-#[cfg(test)]
-mod tests;

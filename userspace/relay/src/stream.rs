@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustix::net::SendFlags;
+use rustix::{io::Errno, net::SendFlags};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -66,6 +66,16 @@ impl Socket {
             Self::Raw(raw) => Ok(raw.as_fd()),
             Self::Registered(stream) => Ok(stream.as_fd()),
             Self::Lost => Err(lost()),
+        }
+    }
+
+    /// Whether the connection has broken (not: whether the other side has ended its bytes).
+    pub(crate) fn is_broken(&self) -> bool {
+        let mut byte = [0];
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        match self.fd().map(|fd| rustix::net::recv(fd, &mut byte, flags)) {
+            Ok(Ok(_) | Err(Errno::AGAIN | Errno::INTR)) => false,
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 
@@ -129,7 +139,7 @@ impl Stream for Socket {
         match sent {
             Ok(n) => Poll::Ready(Ok(n)),
             // Nothing was taken, so nothing is held back: the plain way waits for room.
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => self.poll_send(cx, buf),
+            Err(Errno::AGAIN | Errno::INTR) => self.poll_send(cx, buf),
             Err(error) => Poll::Ready(Err(error.into())),
         }
     }

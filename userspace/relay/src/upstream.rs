@@ -269,7 +269,7 @@ impl Peer {
     /// Takes a connection that may serve again.
     #[inline]
     pub(crate) fn put_idle(&self, stream: TcpStream, now: Instant) {
-        if self.gone.get() || !self.backend.word().keeps_old() {
+        if self.gone.get() || !self.backend.word().takes_new() {
             return;
         }
         let mut idle = self.idle.borrow_mut();

@@ -1,7 +1,7 @@
 //! Properties of heads and bodies over generated messages. What is refused and why is tabulated in `tests/relay/heads`,
 //! where it goes over sockets.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use proptest::prelude::*;
 use weir_core::{
@@ -46,6 +46,10 @@ fn service() -> Service {
     }
 }
 
+fn client() -> SocketAddr {
+    ([192, 0, 2, 1], 1).into()
+}
+
 /// Parses a request and writes it as a backend would get it; with what follows it.
 fn rewrite(bytes: &[u8]) -> Result<Option<(Vec<u8>, RequestBody)>, Malformed> {
     let mut store = field_store();
@@ -53,7 +57,7 @@ fn rewrite(bytes: &[u8]) -> Result<Option<(Vec<u8>, RequestBody)>, Malformed> {
         return Ok(None);
     };
     let (node, service) = (Arc::from("edge"), service());
-    let client = "192.0.2.1:1".parse().unwrap();
+    let client = client();
     let vars = Variables {
         node: &node,
         service: &service,
@@ -82,7 +86,7 @@ fn rewrite_response(bytes: &[u8]) -> Result<Option<(Vec<u8>, ResponseBody)>, Mal
     let vars = Variables {
         node: &node,
         service: &service,
-        client: "192.0.2.1:1".parse().unwrap(),
+        client: client(),
         server: None,
         backend: None,
     };

@@ -251,6 +251,7 @@ impl Session {
         x.head_took = began.map(|began| now.saturating_duration_since(began));
         x.minor = parsed.minor;
         x.keep_alive = parsed.keep_alive;
+        x.wants_end = !parsed.keep_alive;
         x.to_head = parsed.method == "HEAD";
         x.idempotent = request::is_idempotent(parsed.method);
         x.expect = parsed.expect_continue;

@@ -361,6 +361,14 @@ fn a_client_that_goes_away() {
     client.finish();
     client.ends();
     lab.ended(Reason::ClientClosed, 3);
+    // While it waits for its response: the backend need not go on.
+    let mut client = lab.client();
+    client.send(GET);
+    let mut server = backend.accept();
+    server.head();
+    client.reset();
+    server.ends();
+    lab.ended(Reason::ClientClosed, 4);
     // While it is sent its response: the backend is not made to produce the rest.
     let mut client = lab.client();
     client.send(GET);
@@ -374,7 +382,7 @@ fn a_client_that_goes_away() {
     while std::io::Write::write_all(&mut server.stream, &block).is_ok() {
         assert!(Instant::now() < deadline, "the backend is read on and on");
     }
-    lab.ended(Reason::ClientClosed, 4);
+    lab.ended(Reason::ClientClosed, 5);
 }
 
 #[test]

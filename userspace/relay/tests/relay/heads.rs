@@ -324,8 +324,9 @@ fn extra_bytes_of_a_backend_are_not_believed() {
     // On an idle connection as well.
     next.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n2");
     assert_eq!(client.response(), (200, "2".into()));
+    until("it is idle", || lab.backend(0).idle == 1);
     next.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil");
-    until("the relay has noticed, or not", || lab.backend(0).idle == 0);
+    until("it is noticed", || lab.backend(0).idle == 0);
     client.send(get);
     let mut last = backend.accept();
     last.head();

@@ -302,7 +302,7 @@ impl Backend {
                     let mut raw = Raw::new(stream);
                     while let Some(head) = raw.try_head() {
                         assert!(head.starts_with("GET "), "{head}");
-                        raw.send(&format!(
+                        raw.send(format!(
                             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
                             name.len()
                         ));
