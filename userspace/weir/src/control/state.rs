@@ -392,15 +392,30 @@ impl Control {
         self.answer_late(now);
     }
 
+    /// Compares what is with what should be: after a failure that has passed, and because slots of rings settle with
+    /// time.
     async fn on_tick(&mut self) {
         self.state_stale = true;
         let plan = self.loaded.plan.clone();
+        self.reconcile_kernel();
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.addresses(&plan).await
         {
             error!(
                 error = format!("{error:#}"),
                 "virtual addresses can't be kept as they should be"
+            );
+        }
+    }
+
+    fn reconcile_kernel(&mut self) {
+        let wanted = self.wanted(&self.loaded.plan);
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.reconcile(&wanted)
+        {
+            error!(
+                error = format!("{error:#}"),
+                "the kernel's tables can't be brought up to date"
             );
         }
     }
@@ -424,15 +439,7 @@ impl Control {
             }
         }
         if pools_changed {
-            let wanted = self.wanted(&self.loaded.plan);
-            if let Some(kernel) = &mut self.kernel
-                && let Err(error) = kernel.reconcile(&wanted)
-            {
-                error!(
-                    error = format!("{error:#}"),
-                    "the kernel's tables can't be brought up to date"
-                );
-            }
+            self.reconcile_kernel();
         }
         if !self.untold.is_empty() {
             self.tell_words().await;
