@@ -16,11 +16,11 @@ pub(crate) fn show(evidence: &Evidence) {
     shell::heading("what the clients saw");
     shell::say(&format!(
         "   {:<18}{:>10}{:>18}   {}",
-        "", "requests", "failed, weir not", "answers by b1/b2/b3 in % while",
+        "", "requests", "failed before", "answers by b1/b2/b3 in % while",
     ));
     shell::say(&format!(
         "   {:<18}{:>10}{:>18}   {:^14} {:^14} {:^14}",
-        "", "answered", "knowing + knowing", "all were up", "b2 was dead", "b2 was back"
+        "", "answered", "+ after notice", "all were up", "b2 was dead", "b2 was back"
     ));
     for (stream, which) in STREAMS.into_iter().enumerate() {
         let (until, after) = evidence.failures(stream);
