@@ -16,9 +16,9 @@ use crate::{build, shell, workspace::Workspace};
 
 /// Install weir below a directory, or show how it gets to another machine.
 ///
-/// Builds the release binary first. The layout: usr/sbin/weir, etc/weir/weir.toml (kept if it is there already),
-/// etc/weir/tunables.d, usr/lib/systemd/system/weir.service, and the reference configuration and licences in
-/// usr/share/doc/weir.
+/// Builds the release binary first. The layout: usr/local/bin/weir, etc/weir/weir.toml (kept if it is there already),
+/// etc/weir/tunables.d, etc/systemd/system/weir.service, and the reference configuration and licences in
+/// usr/local/share/doc/weir.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("place").required(true))]
 pub(crate) struct Args {
@@ -57,7 +57,7 @@ fn items(binary: PathBuf) -> Vec<Item> {
     vec![
         Item {
             from: binary,
-            to: "usr/sbin/weir",
+            to: "usr/local/bin/weir",
             mode: 0o755,
             keep: false,
         },
@@ -65,16 +65,13 @@ fn items(binary: PathBuf) -> Vec<Item> {
             keep: true,
             ..file("config/weir.toml", "etc/weir/weir.toml")
         },
-        file("config/weir.toml", "usr/share/doc/weir/weir.toml"),
-        file(
-            "config/systemd/weir.service",
-            "usr/lib/systemd/system/weir.service",
-        ),
-        file("README.md", "usr/share/doc/weir/README.md"),
-        file("CHANGELOG.md", "usr/share/doc/weir/CHANGELOG.md"),
-        file("LICENSE-APACHE", "usr/share/doc/weir/LICENSE-APACHE"),
-        file("LICENSE-MIT", "usr/share/doc/weir/LICENSE-MIT"),
-        file("LICENSE-GPL2", "usr/share/doc/weir/LICENSE-GPL2"),
+        file("config/weir.toml", "usr/local/share/doc/weir/weir.toml"),
+        file("config/systemd/weir.service", "etc/systemd/system/weir.service"),
+        file("README.md", "usr/local/share/doc/weir/README.md"),
+        file("CHANGELOG.md", "usr/local/share/doc/weir/CHANGELOG.md"),
+        file("LICENSE-APACHE", "usr/local/share/doc/weir/LICENSE-APACHE"),
+        file("LICENSE-MIT", "usr/local/share/doc/weir/LICENSE-MIT"),
+        file("LICENSE-GPL2", "usr/local/share/doc/weir/LICENSE-GPL2"),
     ]
 }
 
@@ -164,10 +161,9 @@ fn over_ssh(workspace: &Workspace, host: &str) -> Vec<String> {
         format!("cargo xtask deploy --root {}", stage.display()),
         shell::show(&tar),
         shell::show(&scp),
-        "# the operator's own weir.toml stays".into(),
-        remote(
-            "sudo tar -xzf weir.tar.gz -C / --exclude=./etc/weir/weir.toml --no-overwrite-dir && rm weir.tar.gz",
-        ),
+        remote("sudo tar -xzf weir.tar.gz -C / --no-overwrite-dir --exclude=./etc"),
+        // The operator's own weir.toml stays.
+        remote("sudo tar -xzf weir.tar.gz -C / --no-overwrite-dir --skip-old-files ./etc && rm weir.tar.gz"),
         remote("weir check /etc/weir/weir.toml && weir doctor -c /etc/weir/weir.toml"),
         remote("sudo systemctl daemon-reload && sudo systemctl enable weir && sudo systemctl restart weir"),
     ]
@@ -191,7 +187,7 @@ mod tests {
             keep,
         };
         let items = vec![
-            item("weir", "usr/sbin/weir", 0o755, false),
+            item("weir", "usr/local/bin/weir", 0o755, false),
             item("weir.toml", "etc/weir/weir.toml", 0o644, true),
         ];
         (scratch, items)
@@ -203,7 +199,7 @@ mod tests {
         let root = scratch.join("root");
         let first = install(scratch.path(), &root, &items).expect("installed");
         assert!(first.iter().all(|l| l.starts_with("installed")), "{first:?}");
-        let binary = root.join("usr/sbin/weir");
+        let binary = root.join("usr/local/bin/weir");
         assert_eq!(
             fs::metadata(&binary).expect("there").permissions().mode() & 0o777,
             0o755
@@ -218,7 +214,7 @@ mod tests {
             fs::read_to_string(root.join("etc/weir/weir.toml")).expect("there"),
             "the operator's"
         );
-        let left: Vec<_> = fs::read_dir(root.join("usr/sbin"))
+        let left: Vec<_> = fs::read_dir(root.join("usr/local/bin"))
             .expect("there")
             .flatten()
             .collect();
@@ -234,13 +230,36 @@ mod tests {
     }
 
     #[test]
+    fn the_unit_starts_what_is_installed() {
+        let workspace = Workspace::locate().expect("a workspace");
+        let items = items("weir".into());
+        let unit = items.iter().find(|i| i.to.ends_with(".service")).expect("a unit");
+        let unit = fs::read_to_string(workspace.root.join(&unit.from)).expect("it is in the checkout");
+        let started: Vec<_> = unit
+            .lines()
+            .filter_map(|l| l.strip_prefix("ExecStart=/"))
+            .collect();
+        assert_eq!(started.len(), 1, "{unit}");
+        assert!(
+            started
+                .iter()
+                .all(|s| s.starts_with(&format!("{} ", items[0].to))),
+            "{started:?}"
+        );
+    }
+
+    #[test]
     fn on_a_host_the_operators_configuration_stays() {
         let workspace = Workspace {
             root: "/r".into(),
             target: "/r/target".into(),
         };
         let lines = over_ssh(&workspace, "admin@edge");
-        assert!(lines.iter().any(|l| l.contains("--exclude=./etc/weir/weir.toml")));
+        let has = |part: &str| lines.iter().any(|l| l.contains(part));
+        assert!(
+            has("--exclude=./etc'") && has("--skip-old-files ./etc "),
+            "{lines:?}"
+        );
         assert!(lines.iter().any(|l| l.starts_with("ssh admin@edge 'weir check")));
     }
 }
