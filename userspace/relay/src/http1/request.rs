@@ -282,15 +282,15 @@ fn version_fault(buf: &[u8]) -> Malformed {
 /// What is wrong with a request line that `httparse` gave up on.
 #[cold]
 fn first_line_fault(buf: &[u8]) -> Malformed {
-    let line = head::first_line(buf).unwrap_or(buf);
-    let mut parts = line.splitn(2, |b| *b == b' ');
+    let whole = head::first_line(buf);
+    let mut parts = whole.unwrap_or(buf).split(|b| *b == b' ');
     let method = parts.next().unwrap_or_default();
     if method.is_empty() || !method.iter().all(|b| fields::is_token(*b)) {
         return Malformed::Method;
     }
-    if parts.next().is_some() {
-        Malformed::Target
-    } else {
-        Malformed::RequestLine
+    // A line that has ended needs three parts.
+    match (parts.next(), parts.next(), whole) {
+        (Some(_), Some(_), _) | (Some(_), None, None) => Malformed::Target,
+        _ => Malformed::RequestLine,
     }
 }

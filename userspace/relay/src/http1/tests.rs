@@ -396,3 +396,103 @@ fn which_protocols_were_asked_for() {
     assert!(check("websocket", "WebSocket") && check("b", "a, b") && check("a, b", "b,a"));
     assert!(!check("", "a") && !check("a", "") && !check("a, c", "a, b") && !check(",", "a"));
 }
+
+#[test]
+fn requests_are_refused_for_the_right_reason() {
+    use Malformed as M;
+    for (head, expected) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Method)),
+        ("\x16\x03\x01\r\n\r\n", Some(M::Method)),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Connect)),
+        ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Target)),
+        ("GET /\x07 HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Target)),
+        ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::RequestLine)),
+        ("GET /\r\nHost: a\r\n\r\n", Some(M::RequestLine)),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", Some(M::Version)),
+        ("GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", Some(M::LineEnd)),
+        ("GET / HTTP/1.1\nHost: a\r\n\r\n", Some(M::LineEnd)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n\n", Some(M::LineEnd)),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Some(M::FieldName)),
+        ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", Some(M::FieldName)),
+        ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", Some(M::FieldValue)),
+        ("GET / HTTP/1.1\r\n\r\n", Some(M::HostMissing)),
+        ("GET / HTTP/1.0\r\n\r\n", None),
+        ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", Some(M::HostTwice)),
+        ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Some(M::Host)),
+        ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::HostMismatch)),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n",
+            Some(M::ContentLength),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            Some(M::ContentLength),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Some(M::LengthAndCoding),
+        ),
+        (
+            "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Some(M::TransferCoding),
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            Some(M::UnknownCoding),
+        ),
+        (
+            "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+            Some(M::TraceBody),
+        ),
+    ] {
+        assert_eq!(rewrite(head.as_bytes()).err(), expected, "{head:?}");
+    }
+    let long = "x".repeat(64 << 10);
+    assert_eq!(rewrite(format!("GET /{long}").as_bytes()), Err(M::TargetTooLong));
+    assert_eq!(
+        rewrite(format!("GET / HTTP/1.1\r\nX: {long}").as_bytes()),
+        Err(M::TooLarge)
+    );
+    let many = "X: y\r\n".repeat(MAX_FIELDS + 1);
+    assert_eq!(
+        rewrite(format!("GET / HTTP/1.1\r\n{many}\r\n").as_bytes()),
+        Err(M::TooManyFields)
+    );
+}
+
+#[test]
+fn responses_are_refused_for_the_right_reason() {
+    use Malformed as M;
+    for (head, expected) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", None),
+        ("HTTP/1.1 200\r\n\r\n", None),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        ("HTTP/1.1 099 OK\r\n\r\n", Some(M::StatusLine)),
+        ("HTTP/1.1 600 OK\r\n\r\n", Some(M::StatusLine)),
+        ("HTTP/1.1 2x0 OK\r\n\r\n", Some(M::StatusLine)),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", Some(M::StatusLine)),
+        ("HTTP/2.0 200 OK\r\n\r\n", Some(M::Version)),
+        ("HTTP/1.1 200 OK\nX: y\r\n\r\n", Some(M::LineEnd)),
+        ("HTTP/1.1 200 OK\r\nX: y\n\r\n", Some(M::LineEnd)),
+        ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", Some(M::FieldName)),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            Some(M::ContentLength),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Some(M::LengthAndCoding),
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Some(M::TransferCoding),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: br\r\n\r\n",
+            Some(M::UnknownCoding),
+        ),
+    ] {
+        assert_eq!(rewrite_response(head.as_bytes()).err(), expected, "{head:?}");
+    }
+}
