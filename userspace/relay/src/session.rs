@@ -7,6 +7,9 @@
 //!   refuse ◀───────┴─────────────┘  own response, if nothing was sent yet
 //! ```
 //!
+//! What is not on the path of every request is boxed where it is awaited, so that an idle connection's task does not
+//! hold room for it.
+//!
 //! One task does all of it, on the worker's buffers. Reading a request, choosing a backend, writing the request and
 //! trying the backend's answer happen within one poll wherever nothing blocks.
 
@@ -110,9 +113,9 @@ impl Session {
                 Head::Request(exchange) => match self.serve(exchange).await {
                     Next::Head => {}
                     Next::Close { linger: false } => return,
-                    Next::Close { linger: true } => return self.linger().await,
+                    Next::Close { linger: true } => return Box::pin(self.linger()).await,
                 },
-                Head::Bad(bad) => return self.reject(*bad).await,
+                Head::Bad(bad) => return Box::pin(self.reject(&bad)).await,
             }
         }
     }
@@ -132,11 +135,11 @@ impl Session {
         let next = match done {
             Ok(Done::Response) => self.end_exchange(x),
             Ok(Done::Upgraded) => {
-                let ended = self.tunnel(x).await;
+                let ended = Box::pin(self.tunnel(x)).await;
                 x.end(ended);
                 Next::Close { linger: false }
             }
-            Err(fault) => self.fail(x, fault).await,
+            Err(fault) => Box::pin(self.fail(x, fault)).await,
         };
         self.record(x, next == Next::Head);
         self.give_back(exchange);
@@ -216,5 +219,21 @@ fn timeouts(route: &LocalRoute) -> Timeouts {
             queue: Duration::ZERO,
             tunnel: Duration::ZERO,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl FnOnce(Session) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// An idle connection is its task: it must stay small (no buffer, no copy of the session in a nested future).
+    #[test]
+    fn a_connection_is_small() {
+        let bytes = size(Session::run);
+        assert!(bytes <= 704, "{bytes} bytes per connection");
     }
 }

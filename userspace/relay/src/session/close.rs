@@ -90,19 +90,12 @@ impl Session {
     }
 
     /// A request that could not be served: says so, and ends the connection.
-    pub(super) async fn reject(mut self, bad: Bad) {
-        let Bad {
-            route,
-            fault,
-            began,
-            bytes,
-            line,
-            to_head,
-            counted,
-        } = bad;
+    pub(super) async fn reject(&mut self, bad: &Bad) {
+        let route = &bad.route;
+        let (fault, began) = (bad.fault, bad.began);
         let verdict = fault.verdict();
         let started = began.unwrap_or_else(Instant::now);
-        if !counted {
+        if !bad.counted {
             route.cell.requests.add(1);
         }
         let mut sent = OwnSent {
@@ -110,13 +103,13 @@ impl Session {
             whole: false,
         };
         if let Some(status) = verdict.status {
-            let own = self.own_response(&route, status, to_head, ClientConnection::Ends);
-            self.deadline.set(Instant::now(), timeouts(&route).client);
-            sent = self.send_own(&route, None, own).await;
+            let own = self.own_response(route, status, bad.to_head, ClientConnection::Ends);
+            self.deadline.set(Instant::now(), timeouts(route).client);
+            sent = self.send_own(route, None, own).await;
         }
         let status = verdict.status.filter(|_| sent.whole);
         let took = started.elapsed();
-        count(&route, verdict, status, took);
+        count(route, verdict, status, took);
         if let Some(log) = self.worker.log.borrow_mut().as_mut() {
             log.push(&Record {
                 time: SystemTime::now(),
@@ -124,10 +117,10 @@ impl Session {
                 pool: route.pool.name().as_str(),
                 backend: None,
                 client: self.address,
-                method: line.as_ref().map(|(method, _)| method.as_slice()),
-                target: line.as_ref().map(|(_, target)| target.as_slice()),
+                method: bad.line.as_ref().map(|(method, _)| method.as_slice()),
+                target: bad.line.as_ref().map(|(_, target)| target.as_slice()),
                 status,
-                bytes_in: bytes,
+                bytes_in: bad.bytes,
                 bytes_out: sent.bytes,
                 head: began.map(|_| took),
                 connect: None,
@@ -189,7 +182,7 @@ impl Session {
 
     /// Ends this side, and listens for the other's end for a while: closing with bytes unread would be a reset, which
     /// can destroy what the client has not read yet (RFC 9112 section 9.6).
-    pub(super) async fn linger(mut self) {
+    pub(super) async fn linger(&mut self) {
         if self.client.finish().is_err() {
             return;
         }

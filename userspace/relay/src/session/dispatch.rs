@@ -33,7 +33,7 @@ impl Session {
             let Some((index, peer)) = chosen else {
                 match failed {
                     Some(cause) => return Err(Fault::Connect(cause)),
-                    None => self.wait_for_backend(x).await?,
+                    None => Box::pin(self.wait_for_backend(x)).await?,
                 }
                 continue;
             };
@@ -46,7 +46,7 @@ impl Session {
                 x.upstream = Some(Upstream::new(stream, peer, true));
                 return Ok(());
             }
-            match self.connect(x, &peer).await? {
+            match Box::pin(self.connect(x, &peer)).await? {
                 Ok(stream) => {
                     x.reused = false;
                     x.upstream = Some(Upstream::new(stream, peer, false));
