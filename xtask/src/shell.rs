@@ -57,6 +57,11 @@ pub(crate) fn took(time: Duration) -> String {
 /// Runs `command` with the screen as its own, and fails when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = show(command);
+    run_as(&line, command)
+}
+
+/// As [`run`], for a command whose arguments are not for reading: `line` is shown in their place.
+pub(crate) fn run_as(line: &str, command: &mut Command) -> Result<()> {
     note(&format!("$ {line}"));
     let status = command.status().with_context(|| cannot_start(command))?;
     if !status.success() {

@@ -204,6 +204,10 @@ fn opaque_pointer(x: *mut u8) -> *mut u8 {
     #[cfg(target_arch = "bpf")]
     {
         let mut x = x;
+        #[allow(
+            clippy::pointers_in_nomem_asm_block,
+            reason = "the pointer itself is moved, nothing is read through it"
+        )]
         // SAFETY: moves a register onto itself.
         unsafe {
             core::arch::asm!("{0} = {0}", inout(reg) x, options(pure, nomem, nostack, preserves_flags))

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +26,7 @@ impl Random {
         if end == 0 {
             0
         } else {
-            (self.next() % end as u64) as usize
+            (self.number() % end as u64) as usize
         }
     }
 }
@@ -42,7 +42,7 @@ pub fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
         let end = (at + 1 + random.below(16)).min(bytes.len());
         match random.below(8) {
             0 => flip(&mut bytes, at, random),
-            1 => set(&mut bytes, at, random.next() as u8),
+            1 => set(&mut bytes, at, random.number() as u8),
             2 => set(&mut bytes, at, telling(random)),
             3 => bytes.insert(at, telling(random)),
             4 => drop(bytes.drain(at.min(end)..end)),

@@ -276,7 +276,7 @@ impl Engine {
         Some(self.words_of(self.plan.as_ref()?.pool(pool)?))
     }
 
-    /// What each backend of a pool may be used for, in order of the plan: see [`usable`]. None if the plan has no such
+    /// What each backend of a pool may be used for, in order of the plan: see [`usable()`]. None if the plan has no such
     /// pool.
     pub fn usable(&self, pool: &PoolName) -> Option<Vec<Usable>> {
         Some(self.usable_of(self.plan.as_ref()?.pool(pool)?))

@@ -66,14 +66,13 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
         missing.join(" ")
     ));
     let begin = Instant::now();
-    if let Err(first) = shell::run(&mut installation(&missing)) {
+    if let Err(first) = run_installation(&missing) {
         if UPDATED.load(Ordering::Relaxed) {
             return Err(first.context("apt could not install the packages: its messages are above"));
         }
         // Most often the lists are older than the archive.
         update()?;
-        shell::run(&mut installation(&missing))
-            .context("apt could not install the packages: its messages are above")?;
+        run_installation(&missing).context("apt could not install the packages: its messages are above")?;
     }
     shell::note(&format!("installed after {}", shell::took(begin.elapsed())));
     if Path::new("/run/systemd/system").is_dir() {
@@ -139,14 +138,13 @@ pub(super) fn update() -> Result<()> {
         .context("apt's lists can't be had: check the network and /etc/apt/sources.list.d")
 }
 
-fn installation(packages: &[String]) -> Command {
+fn run_installation(packages: &[String]) -> Result<()> {
     let mut command = Command::new("sh");
-    command
-        .args(["-c", INSTALL, "install"])
-        .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    command.args(["-c", INSTALL, "install"]).args(packages);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
     command.env("NEEDRESTART_MODE", "l");
-    command
+    let line = format!("apt-get install --no-install-recommends {}", packages.join(" "));
+    shell::run_as(&line, &mut command)
 }
 
 #[cfg(test)]
