@@ -145,7 +145,7 @@ impl Relay {
     ///
     /// A listener with a known key goes on accepting without a gap, for another service too. Listeners that are no
     /// longer among `listeners` stop. Open connections use the new plan from their next request on; where their
-    /// listener or its service is gone, they end after the present request.
+    /// listener or its service is gone, they end after the present request. A relay that drains takes nothing any more.
     pub fn apply(&self, plan: Arc<Plan>, listeners: Vec<Listener>) -> Result<(), ApplyError> {
         let mut inner = self.lock();
         check(&inner, &plan, &listeners)?;

@@ -22,6 +22,9 @@ pub(crate) const READ_MIN: usize = 16 << 10;
 pub(crate) const READ_START: usize = 64 << 10;
 pub(crate) const READ_MAX: usize = 1 << 20;
 
+/// Bytes that a head may have at the very most, whatever the service's limit says: it is put together in the buffer.
+pub(crate) const HEAD_MAX: usize = READ_MAX;
+
 /// Small vectors kept for the next head or remainder.
 const SPARE: usize = 64;
 
@@ -30,7 +33,8 @@ const SPARE_BYTES: usize = 16 << 10;
 
 /// A worker's buffers.
 pub(crate) struct Scratch {
-    /// `HEADROOM`, then what is read, then `TAILROOM`. Zero pages until they are read into.
+    /// `HEADROOM`, then what is read (behind what there is of a head already), then `TAILROOM`. Zero pages until they
+    /// are read into.
     pub(crate) buf: Box<[u8]>,
     /// Heads are written here.
     pub(crate) head: Vec<u8>,
@@ -81,7 +85,7 @@ impl Scratch {
 }
 
 fn zeroed() -> Box<[u8]> {
-    vec![0; HEADROOM + READ_MAX + TAILROOM].into_boxed_slice()
+    vec![0; HEADROOM + HEAD_MAX + READ_START + TAILROOM].into_boxed_slice()
 }
 
 /// Bytes that could not be sent yet.
@@ -107,7 +111,7 @@ impl Pending {
         }
     }
 
-    /// Sends on. `Ready(Ok(n))`: n bytes went out in this call and nothing is left.
+    /// Sends on, and adds what went out to `sent`. `Ready(Ok(()))`: nothing is left.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,

@@ -250,6 +250,7 @@ fn apply(
                 .zip(&sockets)
                 .all(|(a, b)| Arc::ptr_eq(a, b));
         if !same {
+            // The aborted tasks run (and let go of their sockets) before those spawned here: the run queue is in order.
             listener.stop();
             for socket in &sockets {
                 let entrance = Rc::clone(&listener.entrance);

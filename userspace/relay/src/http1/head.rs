@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use memchr::{memchr2, memmem};
 
 /// Header fields that a head may have at the very most, whatever the service's limit says.
-pub const MAX_FIELDS: usize = 256;
+pub const MAX_FIELDS: usize = 1024;
 
 /// Room for the fields of a head, on the stack, uninitialised.
 pub type FieldStore<'b> = [MaybeUninit<httparse::Header<'b>>; MAX_FIELDS];

@@ -19,7 +19,7 @@ use crate::{
         response::{self, Response, ResponseBody},
         write::{self, ClientConnection, ResponseShape},
     },
-    scratch::{HEADROOM, Pending, READ_MAX, READ_START, Scratch},
+    scratch::{HEAD_MAX, HEADROOM, Pending, READ_START, Scratch},
     stream::Stream,
 };
 
@@ -67,7 +67,7 @@ impl Session {
             return Err(Fault::Drained);
         };
         let limits = HeadLimits {
-            bytes: (http.limits.head as usize).min(READ_MAX / 2),
+            bytes: (http.limits.head as usize).min(HEAD_MAX),
             fields: usize::from(http.limits.headers).min(MAX_FIELDS),
         };
         let Some(have) = receive_head(cx, scratch, x)? else {

@@ -19,7 +19,7 @@ use crate::{
         rules::Variables,
         write::{self, RequestChanges},
     },
-    scratch::{HEADROOM, READ_MAX, READ_START, Scratch},
+    scratch::{HEAD_MAX, HEADROOM, READ_START, Scratch},
     stream::Stream,
     worker::LocalRoute,
 };
@@ -61,7 +61,7 @@ impl Session {
         };
         let worker = Rc::clone(&self.worker);
         let scratch = &mut *worker.scratch.borrow_mut();
-        let limit = (http.limits.head as usize).min(READ_MAX / 2);
+        let limit = (http.limits.head as usize).min(HEAD_MAX);
         let mut have = self.ahead.len();
         copy_in(scratch, &self.ahead);
         loop {

@@ -192,6 +192,31 @@ fn a_head_that_just_fits() {
     assert_eq!(client.until("0\r\n\r\n"), "3\r\nabc\r\n0\r\n\r\n");
 }
 
+/// The largest that a configuration may allow, through several reads on both sides.
+#[test]
+fn heads_as_large_as_may_be() {
+    let backend = Backend::new();
+    let lab = Lab::new(Setup::http_with(&[backend.at], |http| {
+        http.limits.head = 1 << 20;
+        http.limits.headers = 1024;
+    }));
+    let mut client = lab.client();
+    let fields: String = (0..1000)
+        .map(|i| format!("X-{i}: {}\r\n", "y".repeat(1000)))
+        .collect();
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    let mut server = backend.accept();
+    let head = server.head();
+    assert!(head.ends_with(&format!("{fields}\r\n")));
+    server.send(format!(
+        "HTTP/1.1 200 OK\r\nDate: x\r\n{fields}Content-Length: 2\r\n\r\nok"
+    ));
+    assert!(client.head().contains(&fields));
+    assert_eq!(client.text(2), "ok");
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}{fields}\r\n"));
+    assert_eq!(client.response().0, 431);
+}
+
 #[test]
 fn broken_chunks() {
     for (chunks, reaches) in [
