@@ -1,5 +1,8 @@
 //! What happens when descriptors run out. A process of its own, because the limit is the process's.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so does what it calls"
+)]
 
 #[path = "relay/support.rs"]
 #[expect(dead_code, reason = "shared with the other tests, not all of it is used here")]

@@ -1,3 +1,5 @@
+//! The records in both forms, whatever a client sends, and a log that is read too slowly.
+
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},

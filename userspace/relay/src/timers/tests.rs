@@ -1,3 +1,5 @@
+//! Never early, at most two ticks late, and no cost for moving on.
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},

@@ -1,7 +1,10 @@
 //! The relay over loopback sockets, between scripted raw clients and scripted raw backends.
 //!
 //! Every byte on both sides is the test's own. Ports are the system's choice; every wait has a deadline.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and so does what it calls"
+)]
 
 mod bodies;
 mod control;
