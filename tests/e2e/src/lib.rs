@@ -24,9 +24,14 @@ pub const HTTP: u16 = 80;
 /// Port of the TCP service of [`config`].
 pub const TCP: u16 = 9000;
 
-/// From the death of a backend to weir's word, at most: two intervals with their jitter, one timeout, and as much
-/// again for a busy machine.
-pub const CHECK_TIME: Duration = Duration::from_millis(2 * (2 * 440 + 300));
+/// Keys of a check that a busy machine does not fail: for tests in which no backend dies.
+pub const PATIENT: &str = "interval = \"5s\"\ntimeout = \"4s\"\nrise = 2\nfall = 3\njitter = 10\n";
+/// Keys of a check that notices a dead backend soon.
+pub const QUICK: &str = "interval = \"1s\"\ntimeout = \"950ms\"\nrise = 2\nfall = 2\njitter = 10\n";
+
+/// From the death of a backend with a [`QUICK`] check to weir's word, at most: two intervals with their jitter, one
+/// timeout, and as much again for a busy machine.
+pub const CHECK_TIME: Duration = Duration::from_millis(2 * (2 * 1100 + 950));
 
 /// A lab with nginx on every backend, port 80, named `b1` and on.
 #[derive(Debug)]
@@ -92,13 +97,15 @@ pub fn pool_of(family: Family, name: &str) -> String {
     }
 }
 
-/// A pool in TOML, checked by HTTP twice a second or so; `backends` are addresses with weights.
+/// A pool in TOML with a [`PATIENT`] check; `backends` are addresses with weights.
 pub fn pool(name: &str, backends: &[(String, u16)]) -> String {
-    format!(
-        "{}[pools.{name}.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"300ms\"\n\
-         rise = 2\nfall = 2\njitter = 10\n\n",
-        unchecked_pool(name, backends),
-    )
+    checked_pool(name, backends, PATIENT)
+}
+
+/// A pool in TOML, checked by HTTP as these keys say.
+pub fn checked_pool(name: &str, backends: &[(String, u16)], check: &str) -> String {
+    let pool = unchecked_pool(name, backends);
+    format!("{pool}[pools.{name}.check]\ntype = \"http\"\npath = \"/healthz\"\n{check}\n")
 }
 
 /// A pool in TOML without a check.
@@ -119,13 +126,18 @@ pub fn service(name: &str, mode: &str, listen: &[String], pool: &str, more: &str
 }
 
 /// Pools `web` and `web6` of nginx on these backends (counted from 0) with one weight, and, in both families, an L4
-/// service at port [`L4`], an HTTP service at [`HTTP`] and a TCP service at [`TCP`].
+/// service at port [`L4`], an HTTP service at [`HTTP`] and a TCP service at [`TCP`]. The check is [`PATIENT`].
 pub fn config(backends: &[usize]) -> String {
+    checked_config(backends, PATIENT)
+}
+
+/// As [`config`], checked as these keys say.
+pub fn checked_config(backends: &[usize], check: &str) -> String {
     let mut text = String::new();
     for family in Family::ALL {
         let web = pool_of(family, "web");
         let addresses: Vec<(String, u16)> = backends.iter().map(|i| (backend(family, *i, 80), 10)).collect();
-        text.push_str(&pool(&web, &addresses));
+        text.push_str(&checked_pool(&web, &addresses, check));
         for (name, mode, port) in [
             ("packets", "l4", L4),
             ("www", "http", HTTP),

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use weir_e2e_tests::{
-    CHECK_TIME, HTTP, L4, Site, TCP, ask, ask_until_all, backend, config, more_answers, pool, pool_of,
-    service, start, vip,
+    CHECK_TIME, HTTP, L4, QUICK, Site, TCP, ask, ask_until_all, backend, checked_config, checked_pool,
+    config, more_answers, pool_of, service, start, vip,
 };
 use weir_harness::{
     Lab, Weir, WeirConfig,
@@ -26,7 +26,7 @@ fn a_backend_dies_and_returns_and_both_planes_follow() -> Result<()> {
     let mut site = Site::new(3)?;
     // The lab is borrowed for as long as weir runs, and backends are killed meanwhile.
     let Site { nginx, lab } = &mut site;
-    let weir = start(lab, config(&[0, 1, 2]))?;
+    let weir = start(lab, checked_config(&[0, 1, 2], QUICK))?;
     let streams = Family::ALL.into_iter().flat_map(|family| {
         [
             (family, L4, Reuse::Never),
@@ -125,7 +125,7 @@ fn every_transition_is_logged_once_and_everybody_says_the_same_word() -> Result<
     let mut site = Site::new(1)?;
     let Site { nginx, lab } = &mut site;
     let address = backend(Family::V4, 0, 80);
-    let body = pool("web", &[(address.clone(), 10)])
+    let body = checked_pool("web", &[(address.clone(), 10)], QUICK)
         + &service("www", "http", &[vip(Family::V4, HTTP).to_string()], "web", "");
     let weir = start(lab, body)?;
 
@@ -334,7 +334,7 @@ fn a_backup_is_used_only_when_no_other_is_up() -> Result<()> {
     let [first, second] = [0, 1].map(|i| backend(Family::V4, i, 80));
     let body = format!(
         "[pools.web]\nbackends = [{{ address = \"{first}\" }}, {{ address = \"{second}\", backup = true }}]\n\
-         [pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\ninterval = \"400ms\"\ntimeout = \"300ms\"\nfall = 2\nrise = 2\n\n"
+         [pools.web.check]\ntype = \"http\"\npath = \"/healthz\"\n{QUICK}\n"
     ) + &service("www", "http", &[vip(Family::V4, HTTP).to_string()], "web", "")
         + &service("packets", "l4", &[vip(Family::V4, L4).to_string()], "web", "");
     let weir = start(lab, body)?;

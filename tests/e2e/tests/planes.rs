@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow};
 use weir_e2e_tests::{
-    HTTP, L4, Site, TCP, ask, ask_until_all, backend, config, pool_of, service, start, unchecked_pool, vip,
+    HTTP, L4, PATIENT, Site, TCP, ask, ask_until_all, backend, config, pool_of, service, start,
+    unchecked_pool, vip,
 };
 use weir_harness::{
     Cmd, Lab, Scratch, Weir, WeirConfig,
@@ -126,8 +127,7 @@ fn a_dns_service_answers_over_udp_and_tcp() -> Result<()> {
     for family in Family::ALL {
         let name = pool_of(family, "dns");
         body += &unchecked_pool(&name, &[0, 1].map(|i| (backend(family, i, 53), 10)));
-        body +=
-            &format!("[pools.{name}.check]\ntype = \"tcp\"\ninterval = \"500ms\"\ntimeout = \"300ms\"\n\n");
+        body += &format!("[pools.{name}.check]\ntype = \"tcp\"\n{PATIENT}\n");
         let listen = ["udp", "tcp"].map(|protocol| format!("{}/{protocol}", vip(family, 53)));
         body += &service(&name, "l4", &listen, &name, "");
     }
@@ -375,12 +375,16 @@ fn two_hundred_connections_are_open_at_once() -> Result<()> {
                 .lines()
                 .filter(|line| *line == "200 1048576")
                 .count();
-            ensure!(
-                complete == COUNT,
-                "{complete} of {COUNT} at port {port}: {}\n{}",
-                output.text(),
-                output.complaint()
-            );
+            let all = if complete == COUNT {
+                Ok(())
+            } else {
+                Err(anyhow!(
+                    "{complete} of {COUNT} at port {port}: {}\n{}",
+                    output.text(),
+                    output.complaint()
+                ))
+            };
+            weir.with_log(all)?;
         }
     }
     Ok(())

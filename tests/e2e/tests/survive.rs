@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::Signal;
 use weir_e2e_tests::{
-    CHECK_TIME, HTTP, L4, Site, TCP, ask, ask_until_all, backend, config, differences, more_answers, pool_of,
-    service, start, traces, unchecked_pool, vip,
+    CHECK_TIME, HTTP, L4, QUICK, Site, TCP, ask, ask_until_all, backend, checked_config, config, differences,
+    more_answers, pool_of, service, start, traces, unchecked_pool, vip,
 };
 use weir_harness::{
     Lab, Netns, Scratch, Weir,
@@ -106,7 +106,7 @@ fn the_relay_is_killed_under_load() -> Result<()> {
 fn the_health_process_is_killed_and_checks_go_on() -> Result<()> {
     let mut site = Site::new(2)?;
     let Site { nginx, lab } = &mut site;
-    let weir = start(lab, config(&[0, 1]))?;
+    let weir = start(lab, checked_config(&[0, 1], QUICK))?;
     let loads = l4_loads(lab)?;
     loads.iter().try_for_each(|load| more_answers(load, 20))?;
     let killed = weir.kill_role("health")?;
@@ -154,7 +154,7 @@ fn control_is_killed_under_load_and_a_new_one_takes_over() -> Result<()> {
     for nginx in &site.nginx {
         std::fs::copy(&sent, nginx.file("long"))?;
     }
-    let (_echo, body) = with_echo(&site.lab, config(&[0, 1]))?;
+    let (_echo, body) = with_echo(&site.lab, checked_config(&[0, 1], QUICK))?;
     let Site { nginx, lab } = &mut site;
     let lab = &*lab;
     let before = traces(&lab.router)?;

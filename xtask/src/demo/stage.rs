@@ -25,7 +25,7 @@ pub(crate) const RELAY_PORT: u16 = 80;
 pub(crate) const XDP_PORT: u16 = 8080;
 
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-const CHECK_TIMEOUT: Duration = Duration::from_millis(300);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(450);
 const CHECK_FALL: u32 = 2;
 const CHECK_JITTER: u32 = 10;
 
