@@ -16,6 +16,7 @@ mod child;
 mod kernel;
 mod relay_link;
 mod saved;
+mod start;
 mod state;
 
 use anyhow::Context;

@@ -3,16 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt, MetadataExt},
-    },
+    os::fd::OwnedFd,
     path::PathBuf,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
@@ -22,12 +18,11 @@ use weir_core::{
     engine::{Engine, Output, ProbeId},
     health::machine::Transition,
     ids::{BackendKey, ListenKey},
-    plan::XdpMode,
 };
 
 use super::{
     Ask,
-    child::{Child, Heard, Recipe, Role, socket_beside},
+    child::{Child, Heard},
     kernel::Kernel,
     saved::StateFile,
 };
@@ -40,17 +35,14 @@ use crate::{
     cli::RunArgs,
     context::Loaded,
     ipc::{FromHealth, FromRelay, ToHealth, ToRelay, WireProbe, stats::RelayStats},
-    privileges,
 };
 
-/// Room for events from one child before its reader waits.
-const HEARD: usize = 256;
 /// Room for questions from outside.
 const ASKS: usize = 64;
 /// How often wanted and actual addresses are compared.
 const TICK: Duration = Duration::from_secs(15);
 /// A relay that drains gets this much longer than it was given before it is killed.
-const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
 /// How long the health process has to end.
 const HEALTH_END: Duration = Duration::from_secs(1);
 /// How long a question waits for the relay's counters before it is answered without fresh ones.
@@ -106,12 +98,12 @@ pub(super) struct Control {
     pub(super) pending_reload: Option<PendingReload>,
     /// Backends whose word the relay has not been told yet.
     pub(super) untold: BTreeSet<BackendKey>,
-    state_file: StateFile,
-    state_stale: bool,
-    relay_heard: mpsc::Receiver<Heard<FromRelay>>,
-    health_heard: mpsc::Receiver<Heard<FromHealth>>,
+    pub(super) state_file: StateFile,
+    pub(super) state_stale: bool,
+    pub(super) relay_heard: mpsc::Receiver<Heard<FromRelay>>,
+    pub(super) health_heard: mpsc::Receiver<Heard<FromHealth>>,
     /// Held as long as this control process lives.
-    _lock: Flock<File>,
+    pub(super) _lock: Flock<File>,
 }
 
 struct Signals {
@@ -132,177 +124,6 @@ impl Control {
         let outcome = control.serve(&mut signals).await;
         control.finish().await;
         outcome
-    }
-
-    async fn start(args: &RunArgs, loaded: Loaded) -> anyhow::Result<Self> {
-        let plan = &loaded.plan;
-        let socket = plan.admin.socket.clone();
-        let dir = socket
-            .parent()
-            .context("admin.socket: give a path with a directory")?;
-        private_dir(dir)?;
-        let lock = lock(&socket)?;
-        let user = privileges::child_user(&plan.node.user)?;
-        let workers = match plan.node.workers {
-            Some(workers) => workers,
-            None => u16::try_from(std::thread::available_parallelism()?.get()).unwrap_or(u16::MAX),
-        };
-        let kernel = match plan.node.xdp {
-            XdpMode::Off => None,
-            XdpMode::Native | XdpMode::Generic => Some(Kernel::open(&loaded, dir)?),
-        };
-
-        let now = Instant::now();
-        let state_file = StateFile::beside(&socket);
-        let mut engine = Engine::new(seed());
-        engine.restore(state_file.read());
-        engine.apply(plan.clone(), now);
-
-        let (relay_tell, relay_heard) = mpsc::channel(HEARD);
-        let (health_tell, health_heard) = mpsc::channel(HEARD);
-        let log = [
-            "--log-format",
-            args.log.log_format.as_str(),
-            "--log-level",
-            &args.log.log_level,
-        ]
-        .map(str::to_owned);
-        let mut relay_args = vec![
-            "--workers".to_owned(),
-            workers.to_string(),
-            "--access-log".to_owned(),
-            access_log(&args.access_log)?,
-        ];
-        relay_args.extend(log.clone());
-        let relay_recipe = Recipe {
-            role: Role::Relay,
-            socket: socket_beside(&socket, Role::Relay),
-            args: relay_args,
-            user,
-        };
-        let health_recipe = Recipe {
-            role: Role::Health,
-            socket: socket_beside(&socket, Role::Health),
-            args: log.to_vec(),
-            user,
-        };
-
-        let mut control = Self {
-            config_path: args.config.clone(),
-            generation: 1,
-            reload_error: None,
-            reloads_refused: 0,
-            started: now,
-            started_epoch: SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |d| d.as_secs_f64()),
-            engine,
-            kernel,
-            workers,
-            listeners: BTreeMap::new(),
-            relay_has: BTreeSet::new(),
-            relay: Child::new(relay_recipe, relay_tell, now),
-            relay_phase: RelayPhase::Missing,
-            health: Child::new(health_recipe, health_tell, now),
-            stats: RelayStats::default(),
-            next_stats: 0,
-            waiting: Vec::new(),
-            pending_reload: None,
-            untold: BTreeSet::new(),
-            state_file,
-            state_stale: true,
-            relay_heard,
-            health_heard,
-            loaded,
-            _lock: lock,
-        };
-        match control.bring_everything_up().await {
-            Ok(()) => Ok(control),
-            Err(error) => {
-                control.abandon().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn bring_everything_up(&mut self) -> anyhow::Result<()> {
-        self.health
-            .bring_up(Instant::now())
-            .await
-            .context("health process")?;
-        self.adopt_or_start_relay().await.context("relay process")?;
-        let plan = self.loaded.plan.clone();
-        let opened = self.open_listeners(&plan)?;
-        self.listeners.extend(opened);
-        self.configure_relay().await?;
-        self.carry_out().await;
-        let wanted = self.wanted(&plan);
-        if let Some(kernel) = &mut self.kernel {
-            kernel.reconcile(&wanted)?;
-            kernel.steer(&plan, &self.listeners)?;
-            kernel.attach()?;
-            kernel.addresses(&plan).await?;
-        }
-        Ok(())
-    }
-
-    async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
-        let greeting = self.relay.bring_up(Instant::now()).await?;
-        let FromRelay::Hello { workers, .. } = greeting else {
-            return Ok(());
-        };
-        if !self.relay.link.as_ref().is_some_and(|l| l.adopted) {
-            return Ok(());
-        }
-        self.take_listeners(&mut Vec::new()).await?;
-        if workers != self.workers {
-            info!(
-                running = workers,
-                wanted = self.workers,
-                "the relay found running has another number of workers; a new one takes over"
-            );
-            self.relay
-                .tell(
-                    &ToRelay::Drain {
-                        within_ms: self.drain_ms(),
-                    },
-                    &[],
-                )
-                .await;
-            self.relay.retire();
-            self.listeners.clear();
-            self.relay.bring_up(Instant::now()).await?;
-        }
-        Ok(())
-    }
-
-    /// Asks a relay found running for the listeners it has, and waits for them.
-    async fn take_listeners(&mut self, others: &mut Vec<Heard<FromRelay>>) -> anyhow::Result<()> {
-        self.relay.tell(&ToRelay::Listeners, &[]).await;
-        let end = tokio::time::Instant::now() + DRAIN_MARGIN;
-        loop {
-            let heard = tokio::time::timeout_at(end, self.relay_heard.recv())
-                .await
-                .context("the relay found running does not tell its listeners")?
-                .context("the relay's messages ended")?;
-            match heard {
-                Heard::Message {
-                    message: FromRelay::Listener { key, .. },
-                    fds,
-                    ..
-                } => {
-                    let key = ListenKey::from(key);
-                    if fds.len() == usize::from(self.workers) {
-                        self.relay_has.insert(key);
-                    }
-                    self.listeners.insert(key, fds);
-                }
-                Heard::Message {
-                    message: FromRelay::ListenersEnd,
-                    ..
-                } => return Ok(()),
-                Heard::Gone { why, .. } => anyhow::bail!("it went away while it was taken over: {why}"),
-                other => others.push(other),
-            }
-        }
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
@@ -506,7 +327,7 @@ impl Control {
     }
 
     /// A start that failed: what was found running stays as it was, what was started ends.
-    async fn abandon(&mut self) {
+    pub(super) async fn abandon(&mut self) {
         let adopted = self.relay.link.as_ref().is_some_and(|l| l.adopted);
         if adopted {
             if let Some(kernel) = self.kernel.take() {
@@ -537,70 +358,6 @@ impl Control {
     pub(super) fn drain_ms(&self) -> u64 {
         u64::try_from(self.loaded.source.tunables.values().relay_drain.as_millis()).unwrap_or(u64::MAX)
     }
-}
-
-/// The directory of the sockets. Nobody else may put sockets there, so it must be root's or our own.
-fn private_dir(dir: &std::path::Path) -> anyhow::Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .with_context(|| {
-            format!(
-                "{}: can't be made; set admin.socket to a path you may write to",
-                dir.display()
-            )
-        })?;
-    let metadata = std::fs::metadata(dir).with_context(|| dir.display().to_string())?;
-    let ours = nix::unistd::Uid::effective().as_raw();
-    anyhow::ensure!(
-        [0, ours].contains(&metadata.uid()),
-        "{} belongs to user {}; set admin.socket to a path in a directory of your own",
-        dir.display(),
-        metadata.uid()
-    );
-    Ok(())
-}
-
-/// One control process per control socket.
-fn lock(socket: &std::path::Path) -> anyhow::Result<Flock<File>> {
-    let path = socket.with_extension("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(|| {
-            format!(
-                "{}: can't be opened; set admin.socket to a path you may write to",
-                path.display()
-            )
-        })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::anyhow!(
-            "another weir runs with admin.socket {} ({errno}); stop it, or give this one another admin.socket",
-            socket.display()
-        )
-    })
-}
-
-/// The relay runs in another directory: a file's path is made absolute.
-fn access_log(to: &str) -> anyhow::Result<String> {
-    if ["off", "stdout", "stderr"].contains(&to) {
-        return Ok(to.to_owned());
-    }
-    let path = std::path::absolute(to).with_context(|| format!("--access-log {to}"))?;
-    path.into_os_string()
-        .into_string()
-        .map_err(|p| anyhow::anyhow!("--access-log {}: not UTF-8", p.display()))
-}
-
-fn seed() -> u64 {
-    // The standard library's hasher keys are the operating system's randomness; nothing here must be unguessable.
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish()
 }
 
 async fn sleep_until(at: Option<tokio::time::Instant>) {
