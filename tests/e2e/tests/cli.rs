@@ -250,6 +250,39 @@ fn doctor_looks_and_touches_nothing() -> Result<()> {
 }
 
 #[test]
+fn tunables_are_shown_and_set_while_weir_runs() -> Result<()> {
+    let site = Site::new(1)?;
+    let weir = start(&site.lab, config(&[0]))?;
+    let name = "weir.relay.timeout.queue";
+    let all = weir.ask(&["sysctl", "-a"])?;
+    assert!(
+        all.lines().any(|line| line.trim() == format!("{name} = 5s")),
+        "{all}"
+    );
+    assert_eq!(weir.ask(&["sysctl", name])?.trim(), format!("{name} = 5s"));
+
+    weir.ask(&["sysctl", "-w", &format!("{name}=100ms")])?;
+    assert_eq!(weir.ask(&["sysctl", name])?.trim(), format!("{name} = 100ms"));
+    // In force: with no backend that takes requests, the answer comes after the queue's time, not after 5 s.
+    weir.ask(&["backend", "drain", &format!("web/{}", backend(Family::V4, 0, 80))])?;
+    let asked = std::time::Instant::now();
+    let response = curl::get(&site.lab.client, &curl::url(vip(Family::V4, HTTP), "/"), &[])?;
+    assert_eq!(response.status, 503);
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+
+    for (assignment, word) in [
+        ("weir.relay.timeout.queue=soon", "soon"),
+        ("weir.no.such=1", "weir.no.such"),
+    ] {
+        let refused = weir.cli(&["sysctl", "-w", assignment])?;
+        assert!(!refused.status.success());
+        assert!(refused.complaint().contains(word), "{}", refused.complaint());
+    }
+    assert_eq!(weir.ask(&["sysctl", name])?.trim(), format!("{name} = 100ms"));
+    Ok(())
+}
+
+#[test]
 fn a_second_weir_is_kept_out() -> Result<()> {
     let site = Site::new(1)?;
     let weir = start(&site.lab, config(&[0]))?;

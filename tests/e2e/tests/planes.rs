@@ -58,6 +58,22 @@ fn curl_reaches_nginx_on_both_planes_in_both_families() -> Result<()> {
 }
 
 #[test]
+fn generic_xdp_carries_both_planes_too() -> Result<()> {
+    let site = Site::new(2)?;
+    let mut config = WeirConfig::both_planes(config(&[0, 1]));
+    config.xdp = "generic";
+    let weir = Weir::start(&site.lab.router, config)?;
+    weir.wait_all_up()?;
+    assert_eq!(weir.status()?.xdp.mode, "generic");
+    for family in Family::ALL {
+        for port in [L4, HTTP, TCP] {
+            weir.with_log(ask_until_all(&site.lab.client, vip(family, port), &["b1", "b2"]))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn udp_goes_through_xdp_both_ways_and_a_flow_stays_where_it_is() -> Result<()> {
     let lab = Lab::unique(2)?;
     let mut body = String::new();
