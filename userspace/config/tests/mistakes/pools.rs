@@ -318,7 +318,7 @@ fn names_that_are_none_stay_on_one_line_and_are_told_once() {
             r"1:11: `a\nb` can't be the name of a service; write 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first",
             r#"2:11: services.a\nb.listen is UDP, which mode "tcp" does not relay; write mode = "l4", or listen on TCP"#,
             r"5:8: `c\u{1b}` can't be the name of a pool; write 1 to 64 letters, digits, dots, hyphens and underscores, a letter or digit first",
-            r"6:53: 10.0.0.11:80 is in pool `c\u{1b}` twice (first in line 6); remove one; a larger share of traffic is `weight`",
+            r"6:55: 10.0.0.11:80 is in pool `c\u{1b}` twice (first in line 6); remove one; a larger share of traffic is `weight`",
         ],
     );
 }
