@@ -122,6 +122,68 @@ fn a_backend_dies_and_returns_and_both_planes_follow() -> Result<()> {
 }
 
 #[test]
+fn a_backend_is_cut_off_and_comes_back() -> Result<()> {
+    let site = Site::new(2)?;
+    let lab = &site.lab;
+    let weir = start(lab, checked_config(&[0, 1], QUICK))?;
+    let mut loads = Vec::new();
+    for family in Family::ALL {
+        for (port, reuse) in [(L4, Reuse::Never), (HTTP, Reuse::KeepAlive)] {
+            loads.push(Load::start(&lab.client, vip(family, port), reuse, 100)?);
+        }
+    }
+    loads.iter().try_for_each(|load| more_answers(load, 50))?;
+    // No reset, no refusal, no ICMP: nothing comes back any more.
+    lab.switch.ip(["link set b2 nomaster"])?;
+    for family in Family::ALL {
+        let down = weir.wait_state(
+            &pool_of(family, "web"),
+            &backend(family, 1, 80),
+            "down",
+            CHECK_TIME,
+        )?;
+        assert!(
+            down.cause.contains("timeout") || down.cause.contains("unreachable"),
+            "{}",
+            down.cause
+        );
+    }
+    let noticed = Instant::now();
+    for load in &loads {
+        more_answers(load, 100)?;
+        let late = load.tally().failed_after(noticed + BLUR).len();
+        assert_eq!(
+            late,
+            0,
+            "failed after weir had noticed: {:?}",
+            load.tally().failures
+        );
+    }
+    lab.switch.ip(["link set b2 master bridge"])?;
+    for family in Family::ALL {
+        weir.wait_state(
+            &pool_of(family, "web"),
+            &backend(family, 1, 80),
+            "up",
+            Duration::from_secs(15),
+        )?;
+        for port in [L4, HTTP] {
+            ask_until_all(&lab.client, vip(family, port), &["b1", "b2"])?;
+        }
+    }
+    for load in loads {
+        let tally = load.stop();
+        assert_eq!(
+            tally.failed_after(noticed + BLUR).len(),
+            0,
+            "{:?}",
+            tally.failures
+        );
+    }
+    Ok(())
+}
+
+#[test]
 fn every_transition_is_logged_once_and_everybody_says_the_same_word() -> Result<()> {
     let mut site = Site::new(1)?;
     let Site { nginx, lab } = &mut site;
