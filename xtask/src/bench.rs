@@ -3,8 +3,11 @@
 //! Owns the choice and the builds. `bench/http.rs` compares the relay with HAProxy; the cost of a packet in XDP is
 //! measured by the example `xdp_cost` of the dataplane tests.
 
+use std::{fs, process::Command};
+
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
+use serde_json::{Value, json};
 
 use crate::{build, setup, shell, workspace::Workspace};
 
@@ -68,7 +71,7 @@ fn l4(workspace: &Workspace) -> Result<()> {
     let mut cargo = workspace.cargo();
     cargo
         .args([
-            "run",
+            "build",
             "--release",
             "--package",
             "weir-dataplane-tests",
@@ -76,5 +79,39 @@ fn l4(workspace: &Workspace) -> Result<()> {
             "xdp_cost",
         ])
         .env("WEIR_EBPF_OBJECT", workspace.object());
-    shell::run(&mut cargo).context("measuring weir_xdp (it loads eBPF programs: root is needed)")
+    shell::run(&mut cargo).context("building the example xdp_cost")?;
+    let mut example = Command::new(workspace.target.join("release/examples/xdp_cost"));
+    example.arg("--json").env("WEIR_EBPF_OBJECT", workspace.object());
+    shell::note("measuring: about a quarter of a minute");
+    let text =
+        shell::output(&mut example).context("measuring weir_xdp (it loads eBPF programs: root is needed)")?;
+    let cases: Value = serde_json::from_str(&text).context("reading what xdp_cost wrote")?;
+    shell::note(&format!(
+        "{:<24}{:>8}{:>8}{:>8}{:>8}",
+        "ns per packet", "bare", "min", "median", "ratio"
+    ));
+    for case in cases.as_array().context("xdp_cost wrote no list of cases")? {
+        let figure = |key: &str| case.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let name = case.get("case").and_then(Value::as_str).unwrap_or_default();
+        let [bare, min, median, ratio] = ["bare_ns", "min_ns", "median_ns", "ratio"].map(figure);
+        shell::note(&format!(
+            "{name:<24}{bare:>8.1}{min:>8.1}{median:>8.1}{ratio:>8.2}"
+        ));
+    }
+    write(
+        workspace,
+        "l4",
+        &json!({ "bench": "l4", "unit": "ns per packet", "cases": cases }),
+    )
+}
+
+/// Leaves a report at `target/bench/NAME.json`.
+fn write(workspace: &Workspace, name: &str, report: &Value) -> Result<()> {
+    let dir = workspace.target.join("bench");
+    let file = dir.join(format!("{name}.json"));
+    fs::create_dir_all(&dir)
+        .and_then(|()| fs::write(&file, format!("{report:#}\n")))
+        .with_context(|| format!("writing {}", file.display()))?;
+    shell::note(&format!("written to {}", workspace.shorten(&file)));
+    Ok(())
 }

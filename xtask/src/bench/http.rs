@@ -4,7 +4,6 @@
 //! does beside hits both. CPU time is of all of a proxy's processes. No threshold here: it measures and writes down.
 
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
@@ -136,12 +135,7 @@ pub(super) fn run(workspace: &Workspace, binary: &Path, load: &Load) -> Result<(
         "bench": "http", "connections": load.connections, "seconds": load.seconds, "body_bytes": BODY,
         "proxies": proxies, "weir_over_haproxy": ratio,
     });
-    let dir = workspace.target.join("bench");
-    let file = dir.join("http.json");
-    fs::create_dir_all(&dir)
-        .and_then(|()| fs::write(&file, format!("{report:#}\n")))
-        .with_context(|| format!("writing {}", file.display()))?;
-    shell::note(&format!("written to {}", workspace.shorten(&file)));
+    super::write(workspace, "http", &report)?;
     if failed > 0 {
         bail!("{failed} requests failed: the figures above are not to be trusted");
     }
