@@ -62,8 +62,9 @@ pub(crate) fn run(_args: Args) -> Result<()> {
     }
     findings.extend(rooms::check(
         &read(&workspace, "ARCHITECTURE.md")?,
-        &metadata(&workspace)?,
+        &metadata(&workspace, "Cargo.toml")?,
     ));
+    metadata(&workspace, "tests/fuzz/Cargo.toml")?;
     for root in rooms::SAFE_ROOTS {
         findings.extend(rooms::forbids_unsafe(root, &read(&workspace, root)?));
     }
@@ -130,11 +131,19 @@ fn walk(dir: &Path, each: &mut impl FnMut(&Path)) -> Result<()> {
     Ok(())
 }
 
-/// Cargo's description of the workspace; fails when `Cargo.lock` is behind.
-fn metadata(workspace: &Workspace) -> Result<Value> {
+/// Cargo's description of the workspace of `manifest`; fails when its `Cargo.lock` is behind.
+fn metadata(workspace: &Workspace, manifest: &str) -> Result<Value> {
     let mut cargo = workspace.cargo();
-    cargo.args(["metadata", "--format-version", "1", "--locked"]);
-    let text = shell::output(&mut cargo)
-        .context("Cargo.lock must fit the manifests (run `cargo check`, commit it)")?;
+    cargo.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--locked",
+        "--manifest-path",
+        manifest,
+    ]);
+    let text = shell::output(&mut cargo).with_context(|| {
+        format!("the Cargo.lock beside {manifest} must fit: run `cargo check`, commit it")
+    })?;
     serde_json::from_str(&text).context("reading what `cargo metadata` wrote")
 }
