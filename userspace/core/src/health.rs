@@ -144,6 +144,7 @@ pub enum Failure {
     /// A status that is not among the expected.
     Status(u16),
     /// The probe could not be made: our own fault or the system's (no descriptors, no ports, the health process died).
+    /// It does not count against the backend.
     Internal(String),
 }
 

@@ -214,7 +214,12 @@ impl Listen {
 
     /// Whether sk_lookup steers it (a virtual address), or a socket is bound to it as it stands (loopback, unspecified).
     pub fn is_virtual(&self) -> bool {
-        !self.addr.is_loopback() && !self.addr.is_unspecified()
+        Self::is_virtual_address(self.addr)
+    }
+
+    /// The same of an address.
+    pub fn is_virtual_address(addr: IpAddr) -> bool {
+        !addr.is_loopback() && !addr.is_unspecified()
     }
 }
 

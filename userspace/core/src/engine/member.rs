@@ -11,7 +11,7 @@ use std::{
 use crate::{
     engine::{Output, ProbeId, ProbeRequest, Saved},
     health::{
-        Admin, Outcome, ProbeResult, State, Word,
+        Admin, Failure, Outcome, ProbeResult, State, Word,
         machine::{Cause, Event, Machine, Thresholds, Transition},
         rng::Rng,
         schedule::Schedule,
@@ -175,8 +175,12 @@ impl Member {
             Event::Failed => self.failed += 1,
             Event::Unchecked => {}
         }
+        // A check that could not be made says nothing of the backend: its state stays, whoever looks sees why.
+        let about_us = matches!(result.outcome, Outcome::Failed(Failure::Internal(_)));
         self.last = Some((result, now));
-        self.event(key, event, cause, now, effects);
+        if !about_us {
+            self.event(key, event, cause, now, effects);
+        }
         if let Some(check) = &self.check {
             self.schedule
                 .ended(check, self.machine.state(), now, &mut effects.rng);

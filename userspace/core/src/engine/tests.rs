@@ -417,7 +417,7 @@ fn results_nobody_waits_for_are_ignored() {
 }
 
 #[test]
-fn a_probe_that_never_ends_has_failed() {
+fn a_probe_that_never_ends_says_nothing_of_the_backend() {
     let mut scene = Scene::up(plan([pool("a", 1, Some(check(1, 1)))]));
     let probe = scene.until_probes().remove(0);
     let deadline = scene.now + 1000 * MS + GRACE;
@@ -426,15 +426,41 @@ fn a_probe_that_never_ends_has_failed() {
     scene.engine.handle_timeout(deadline);
     scene.drain(false);
     assert_eq!(scene.said[0], Output::CancelProbe(probe.id));
-    assert_eq!(scene.transitions(), [(key("a", 0), UP, DOWN, "internal")]);
+    assert_eq!(scene.transitions(), []);
+    assert_eq!(scene.word("a", 0), UP);
     let view = scene.engine.pool(&PoolName::new("a")).unwrap();
+    let last = view.backends[0].last.unwrap().result;
     assert_eq!(
-        view.backends[0].cause.to_string(),
-        "could not be checked: no result"
+        last.outcome,
+        Outcome::Failed(Failure::Internal("no result".into()))
     );
-    assert_eq!(view.backends[0].last.unwrap().result.took, 1000 * MS + GRACE);
-    // Its result, should it come after all, comes too late.
-    scene.engine.probe_finished(probe.id, passed(), deadline);
+    assert_eq!(last.took, 1000 * MS + GRACE);
+    assert_eq!(view.backends[0].failures, 0, "not among the failures in a row");
+    // Its result, should it come after all, comes too late; the next check is asked for.
+    scene.engine.probe_finished(probe.id, refused(), deadline);
+    assert_eq!(scene.word("a", 0), UP);
+    assert_ne!(scene.until_probes().remove(0).id, probe.id);
+}
+
+#[test]
+fn a_check_that_could_not_be_made_is_our_own_matter() {
+    let internal = || ProbeResult {
+        outcome: Outcome::Failed(Failure::Internal("no descriptors left".into())),
+        took: MS,
+    };
+    let mut scene = Scene::up(plan([pool("a", 1, Some(check(1, 2)))]));
+    for _ in 0..5 {
+        let probe = scene.until_probes().remove(0);
+        scene.engine.probe_finished(probe.id, internal(), scene.now);
+        scene.drain(false);
+    }
+    assert_eq!(scene.word("a", 0), UP);
+    // Failures on both sides of it still follow one another.
+    for result in [refused(), internal(), refused()] {
+        let probe = scene.until_probes().remove(0);
+        scene.engine.probe_finished(probe.id, result, scene.now);
+        scene.drain(false);
+    }
     assert_eq!(scene.word("a", 0), DOWN);
 }
 
