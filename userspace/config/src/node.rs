@@ -76,7 +76,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
             value.choice(cx, &words, &["offload"])
         }
     };
-    let workers = get("workers").and_then(|value| value.integer(cx, 1..=1024));
+    let workers = get("workers").and_then(|value| value.integer(cx, 1..=253));
     let user = get("user").and_then(|value| {
         value
             .string(cx)

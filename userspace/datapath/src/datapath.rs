@@ -36,6 +36,7 @@ pub struct Datapath {
     limits: Limits,
     /// What the maps hold; None after an operation failed, until they were read again.
     state: Option<State>,
+    took_over: bool,
     steered: steer::Steered,
     events: Option<NeighborEvents>,
 }
@@ -99,6 +100,7 @@ impl Datapath {
             links: Links::default(),
             limits,
             state: None,
+            took_over: !found.is_empty(),
             steered,
             events: Some(events),
         };
@@ -185,6 +187,11 @@ impl Datapath {
     /// The key of the flow hash in use: configured, kept, or drawn when the maps were made.
     pub fn hash_key(&self) -> [u64; 2] {
         self.limits.hash_key
+    }
+
+    /// Whether maps of an earlier process were found pinned when this was opened.
+    pub fn took_over(&self) -> bool {
+        self.took_over
     }
 
     /// The events that `neighbors` waits for; once.

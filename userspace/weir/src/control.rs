@@ -73,6 +73,7 @@ pub(crate) async fn scrape(control: &mpsc::Sender<Ask>) -> Option<Scrape> {
 /// # Errors
 /// What keeps weir from starting. Once it runs, it mends what breaks or says why it can't.
 pub(crate) fn run(args: &RunArgs, loaded: Loaded) -> anyhow::Result<()> {
+    crate::privileges::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -3,6 +3,8 @@
 //! The child holds a listening seqpacket socket and control connects to it, so that a control started anew finds the
 //! children of its predecessor. A packet holds at most [`MAX_MESSAGE`] bytes: longer texts travel in a memfd.
 
+use nix::unistd::Uid;
+
 mod channel;
 mod memfd;
 pub(crate) mod stats;
@@ -15,11 +17,17 @@ pub(crate) use wire::{FromHealth, FromRelay, ToHealth, ToRelay, WireProbe, WireR
 /// Longest message, in bytes. Below the kernel's default of 212 992 for a Unix socket's buffer.
 pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
 
-/// Spoken by both ends in the greeting; a child that speaks another is replaced.
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/1");
+/// Version of weir and of the messages.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/1");
+
+/// How a child was started: version, user, arguments after the role. Said in its greeting; a child found running that
+/// was started otherwise than it would be now is replaced.
+pub(crate) fn identity(user: Uid, args: &[String]) -> String {
+    format!("{VERSION} uid {user} {}", args.join(" "))
+}
 
 /// A greeting, as far as all children give it alike.
 pub(crate) trait Greeting {
-    /// Version and process id, if this is a greeting.
-    fn hello(&self) -> Option<(&str, u32)>;
+    /// What the child says of itself, if this is a greeting. See [`identity`].
+    fn identity(&self) -> Option<&str>;
 }

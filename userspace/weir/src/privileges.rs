@@ -1,10 +1,18 @@
 //! What the child processes give up before they meet traffic.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::{
-    sys::prctl,
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+    },
     unistd::{Gid, Uid, User},
 };
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities,
+};
+use tracing::warn;
 
 /// The user that children run as: None when weir itself runs without privilege and they stay what they are.
 ///
@@ -37,5 +45,42 @@ pub(crate) fn confine() -> anyhow::Result<()> {
     if Uid::effective().is_root() {
         bail!("a child process must not run as root");
     }
+    drop_capabilities()
+}
+
+/// Gives up every capability, in all sets, for good.
+fn drop_capabilities() -> anyhow::Result<()> {
+    clear_ambient_capability_set().context("clearing the ambient capabilities")?;
+    // Only a process with CAP_SETPCAP may drop from the bounding set; without new privileges it is a second lock anyway.
+    let bounding = capabilities(None)?.effective;
+    for capability in bounding.iter() {
+        if remove_capability_from_bounding_set(capability).is_err() {
+            break;
+        }
+    }
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )
+    .context("giving up capabilities")?;
+    let left = capabilities(None).context("looking at capabilities")?;
+    ensure!(
+        left.effective.is_empty() && left.permitted.is_empty(),
+        "capabilities are left: {left:?}"
+    );
     Ok(())
+}
+
+/// Raises the limit on open descriptors as far as it goes: every relayed connection takes two. Children inherit it.
+pub(crate) fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit on open descriptors stays as it is");
+    }
 }

@@ -126,7 +126,7 @@ pool = "wbe"
 client = 5
 "#,
         &[
-            r"3:11: node.workers is 0, less than 1; write a number from 1 to 1024",
+            r"3:11: node.workers is 0, less than 1; write a number from 1 to 253",
             r"5:25: pools.web.backends.address has the host name `web1`, and this version resolves no names; write its address, as in 10.0.0.11:80",
             r"6:1: unknown key `balanc` in [pools.web]; did you mean `balance`?",
             r"10:8: services.www.pool is `wbe`, and there is no such pool; did you mean `web`?",

@@ -84,28 +84,28 @@ name = "é"
 xdp = "off"
 workers = 0
 "#,
-        &[r"3:11: node.workers is 0, less than 1; write a number from 1 to 1024"],
+        &[r"3:11: node.workers is 0, less than 1; write a number from 1 to 253"],
     );
     check(
         r#"[node]
 xdp = "off"
-workers = 1025
+workers = 254
 "#,
-        &[r"3:11: node.workers is 1025, more than 1024; write a number from 1 to 1024"],
+        &[r"3:11: node.workers is 254, more than 253; write a number from 1 to 253"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = -1
 "#,
-        &[r"3:11: node.workers is -1, less than 1; write a number from 1 to 1024"],
+        &[r"3:11: node.workers is -1, less than 1; write a number from 1 to 253"],
     );
     check(
         r#"[node]
 xdp = "off"
 workers = 99999999999999999999
 "#,
-        &[r"3:11: node.workers is 99999999999999999999, more than 1024; write a number from 1 to 1024"],
+        &[r"3:11: node.workers is 99999999999999999999, more than 253; write a number from 1 to 253"],
     );
     check(
         r#"[node]

@@ -45,6 +45,9 @@ impl Control {
             Ask::Request(Request::Sysctl { name }, reply) => {
                 let _ = reply.send(self.tunables(name.as_deref()));
             }
+            Ask::Request(Request::SysctlSet { .. }, reply) if stopping => {
+                let _ = reply.send(Answer::error("weir is stopping"));
+            }
             Ask::Request(Request::SysctlSet { set }, reply) => self.set_tunables(set, reply).await,
             Ask::Request(Request::Status {} | Request::Pools {}, _) | Ask::View(_) | Ask::Scrape(_) => {
                 self.ask_relay_first(ask).await;
@@ -357,7 +360,7 @@ impl Control {
 
 fn process<M>(child: &Child<M>) -> Process {
     let (pid, state, since, adopted) = match &child.link {
-        Some(link) => (Some(link.pid), "running", link.since, link.adopted),
+        Some(link) => (link.pid, "running", link.since, link.adopted),
         None => (None, "starting", child.missing_since, false),
     };
     Process {

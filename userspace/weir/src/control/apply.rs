@@ -55,6 +55,20 @@ pub(super) fn steered_keys(plan: &Plan) -> impl Iterator<Item = ListenKey> {
         .flat_map(Listen::keys)
 }
 
+/// Whether a socket is bound as a listener of the plan would be now.
+pub(super) fn is_bound_for(plan: &Plan, key: ListenKey, socket: &OwnedFd) -> bool {
+    let steered = plan.node.xdp != XdpMode::Off && Listen::is_virtual_address(key.addr);
+    let bound = rustix::net::getsockname(socket)
+        .ok()
+        .and_then(|a| std::net::SocketAddr::try_from(a).ok());
+    let listens = rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false);
+    listens
+        && bound.is_some_and(|bound| match steered {
+            true => bound.ip().is_loopback(),
+            false => bound == std::net::SocketAddr::new(key.addr, key.port),
+        })
+}
+
 impl Control {
     /// What the kernel's tables should hold, from a plan and the health of its backends.
     pub(super) fn wanted(&self, plan: &Plan) -> Wanted {
@@ -176,14 +190,8 @@ impl Control {
         self.loaded = loaded;
         self.engine.apply(Arc::clone(&plan), Instant::now());
         self.carry_out().await;
-        let wanted = self.wanted(&plan);
-        if let Some(kernel) = &mut self.kernel {
-            kernel.tune(self.loaded.source.tunables.values())?;
-            // The addresses come first: a service whose address is missing only waits, one without tables is refused.
-            kernel.reconcile(&wanted)?;
-            kernel.steer(&plan, &self.listeners)?;
-            kernel.addresses(&plan).await?;
-        }
+        // What goes wrong now is told, and tried again by the tick; it must not keep the rest from following.
+        let troubles = self.follow_in_kernel(&plan).await;
         self.configure_relay().await?;
         let done = Reloaded {
             generation: self.generation,
@@ -191,6 +199,18 @@ impl Control {
         };
         if let Some(before) = self.pending_reload.take().and_then(|p| p.reply) {
             let _ = before.send(Answer::error("another reload has overtaken this one"));
+        }
+        if !troubles.is_empty() {
+            let text = format!("the configuration is in force, but: {}", troubles.join("; "));
+            error!(
+                generation = self.generation,
+                troubles = troubles.join("; "),
+                "the configuration is in force, not all of it in effect"
+            );
+            if let Some(reply) = reply.take() {
+                let _ = reply.send(Answer::error(text));
+            }
+            return Ok(());
         }
         info!(generation = self.generation, "configuration is in force");
         if self.relay.link.is_none() {
@@ -206,5 +226,23 @@ impl Control {
             done,
         });
         Ok(())
+    }
+
+    /// Brings the kernel after the plan. What could not be done, in words.
+    async fn follow_in_kernel(&mut self, plan: &Plan) -> Vec<String> {
+        let wanted = self.wanted(plan);
+        let Some(kernel) = &mut self.kernel else {
+            return Vec::new();
+        };
+        let done = [
+            kernel.tune(self.loaded.source.tunables.values()),
+            kernel.reconcile(&wanted),
+            kernel.steer(plan, &self.listeners),
+            kernel.addresses(plan).await,
+        ];
+        done.into_iter()
+            .filter_map(Result::err)
+            .map(|error| format!("{error:#}"))
+            .collect()
     }
 }

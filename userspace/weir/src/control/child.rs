@@ -1,7 +1,8 @@
 //! A child process as control sees it: found running or started, greeted, listened to, replaced when it dies.
 //!
 //! The child holds a listening socket at a known path; whoever can connect to it is control. So a control process that
-//! starts anew finds the children of its predecessor, and treats a child it has started just the same.
+//! starts anew finds the children of its predecessor, and treats a child it has started just the same. What it knows of
+//! a child's process id it knows from itself, or from the note that its predecessor left: never from the child.
 
 use std::{
     fmt,
@@ -24,9 +25,11 @@ use tracing::{debug, info, warn};
 use crate::ipc::{self, Channel, Greeting};
 
 /// A child that does not say hello within this time is stuck.
-const GREETING: Duration = Duration::from_secs(10);
+const GREETING: Duration = Duration::from_secs(5);
 /// A child that does not take a message within this time is stuck.
 const SEND: Duration = Duration::from_secs(5);
+/// A killed process is gone by then, and what it held is free.
+const DEATH: Duration = Duration::from_secs(2);
 /// Pause before the first, and before every later start in a row.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// A child that has lived this long starts the count anew.
@@ -67,6 +70,14 @@ pub(crate) struct Recipe {
     pub(crate) user: Option<(Uid, Gid)>,
 }
 
+impl Recipe {
+    /// What a process started by this recipe says of itself.
+    fn identity(&self) -> String {
+        let uid = self.user.map_or_else(Uid::effective, |(uid, _)| uid);
+        ipc::identity(uid, &self.args)
+    }
+}
+
 /// What control hears of its children. `link` tells one connection from those before it.
 #[derive(Debug)]
 pub(crate) enum Heard<M> {
@@ -82,7 +93,8 @@ pub(crate) enum Heard<M> {
 /// A connection to a living child.
 pub(crate) struct Link {
     pub(crate) id: u64,
-    pub(crate) pid: u32,
+    /// None: it was found running, and nobody left word of its process id.
+    pub(crate) pid: Option<u32>,
     pub(crate) since: Instant,
     /// It was there before this control process.
     pub(crate) adopted: bool,
@@ -103,7 +115,9 @@ impl Link {
 
     /// Ends the process without asking.
     pub(crate) fn kill(&self) {
-        end(self.pid, Signal::SIGKILL);
+        if let Some(pid) = self.pid {
+            end(pid);
+        }
     }
 }
 
@@ -113,10 +127,15 @@ impl Drop for Link {
     }
 }
 
-fn end(pid: u32, signal: Signal) {
-    let Ok(pid) = i32::try_from(pid) else { return };
-    if let Err(error) = kill(Pid::from_raw(pid), signal) {
-        debug!(pid, %error, "the process is gone already");
+/// SIGKILL. Never to ourselves, a group, or init.
+fn end(pid: u32) {
+    match i32::try_from(pid) {
+        Ok(pid) if pid > 1 => {
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                debug!(pid, %error, "the process is gone already");
+            }
+        }
+        Ok(_) | Err(_) => {}
     }
 }
 
@@ -150,42 +169,58 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
         }
     }
 
-    /// Finds the child running or starts it, and hears its greeting, which is returned.
+    /// Links with a process that runs already, if there is one. One that does not answer is killed. Whether it was
+    /// started as the recipe says is in the answer.
     ///
     /// # Errors
-    /// It can't be started, or does not greet as it should.
-    pub(crate) async fn bring_up(&mut self, now: Instant) -> anyhow::Result<M> {
+    /// Somebody else listens at its path.
+    pub(crate) async fn find(&mut self, now: Instant) -> anyhow::Result<Option<Found>> {
         let role = self.recipe.role;
-        if let Some(channel) = ipc::connect(&self.recipe.socket).context("its socket")? {
-            match greet::<M>(&channel).await {
-                Ok(greeting)
-                    if greeting
-                        .hello()
-                        .is_some_and(|(version, _)| version == ipc::VERSION) =>
-                {
-                    return Ok(self.attach(channel, greeting, true, now));
+        let noted = Note::read(&self.note())
+            .filter(Note::is_alive)
+            .map(|note| note.pid);
+        let Some(channel) = ipc::connect(&self.recipe.socket).context("its socket")? else {
+            return Ok(None);
+        };
+        match greet::<M>(&channel).await {
+            Ok(greeting) => {
+                let as_wanted = greeting.identity() == Some(self.recipe.identity().as_str());
+                self.attach(channel, noted, true, now);
+                info!(%role, pid = noted, "found running, taken over");
+                Ok(Some(if as_wanted {
+                    Found::AsWanted
+                } else {
+                    Found::Different
+                }))
+            }
+            Err(error) => {
+                warn!(%role, pid = noted, error = format!("{error:#}"), "found running, but it does not answer: it is killed");
+                if let Some(pid) = noted {
+                    end(pid);
+                    wait_for_death(pid).await;
                 }
-                Ok(greeting) => {
-                    let (version, pid) = greeting.hello().map_or(("?", 0), |(v, pid)| (v, pid));
-                    info!(%role, pid, version, "a running process of another version is told to end, a new one starts");
-                    // It drains and exits on its own; its listening socket gives way to the new one's.
-                    end(pid, Signal::SIGTERM);
-                }
-                Err(error) => {
-                    warn!(%role, %error, "a running process does not answer; a new one starts in its place")
-                }
+                Ok(None)
             }
         }
-        let channel = self.spawn()?;
-        let greeting = greet::<M>(&channel)
-            .await
-            .with_context(|| format!("the {role} process, just started"))?;
-        Ok(self.attach(channel, greeting, false, now))
     }
 
-    fn attach(&mut self, channel: Channel, greeting: M, adopted: bool, now: Instant) -> M {
+    /// Starts it and hears its greeting.
+    ///
+    /// # Errors
+    /// It can't be started, or does not greet as it should; then it is killed.
+    pub(crate) async fn start(&mut self, now: Instant) -> anyhow::Result<()> {
         let role = self.recipe.role;
-        let pid = greeting.hello().map_or(0, |(_, pid)| pid);
+        let (channel, pid) = self.spawn()?;
+        if let Err(error) = greet::<M>(&channel).await {
+            end(pid);
+            return Err(error).with_context(|| format!("the {role} process, just started"));
+        }
+        self.attach(channel, Some(pid), false, now);
+        info!(%role, pid, "started");
+        Ok(())
+    }
+
+    fn attach(&mut self, channel: Channel, pid: Option<u32>, adopted: bool, now: Instant) {
         self.next_link += 1;
         let (id, channel) = (self.next_link, Rc::new(channel));
         let reader = tokio::task::spawn_local(listen(id, Rc::clone(&channel), self.heard.clone()));
@@ -197,15 +232,9 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
             channel,
             reader,
         });
-        if adopted {
-            info!(%role, pid, "found running, taken over");
-        } else {
-            info!(%role, pid, "started");
-        }
-        greeting
     }
 
-    fn spawn(&self) -> anyhow::Result<Channel> {
+    fn spawn(&self) -> anyhow::Result<(Channel, u32)> {
         let Recipe {
             role,
             socket,
@@ -231,6 +260,12 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
         let mut child = tokio::process::Command::from(command)
             .spawn()
             .with_context(|| format!("the {role} process can't be started"))?;
+        let pid = child
+            .id()
+            .with_context(|| format!("the {role} process ended at once"))?;
+        if let Err(error) = Note::of(pid).write(&self.note()) {
+            warn!(%role, error = format!("{error:#}"), "no word of its process id can be left for a successor");
+        }
         let role = *role;
         tokio::task::spawn_local(async move {
             match child.wait().await {
@@ -239,7 +274,20 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
                 Err(error) => warn!(%role, %error, "can't be waited for"),
             }
         });
-        Ok(channel)
+        Ok((channel, pid))
+    }
+
+    fn note(&self) -> PathBuf {
+        self.recipe.socket.with_extension("pid")
+    }
+
+    /// Removes what an orderly end leaves no use for.
+    pub(crate) fn clean_up(&self) {
+        for path in [&self.recipe.socket, &self.note()] {
+            if let Err(error) = std::fs::remove_file(path) {
+                debug!(path = %path.display(), %error, "not removed");
+            }
+        }
     }
 
     /// The link is gone. When to bring it up again is in `retry_at`.
@@ -257,9 +305,9 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
         self.pause = (self.pause * 2).min(BACKOFF.1);
     }
 
-    /// It is told to end and of no more interest; another may be brought up beside it.
-    pub(crate) fn retire(&mut self) {
-        self.link = None;
+    /// Takes the link out: the process is of no more interest, or goes on beside another.
+    pub(crate) fn set_aside(&mut self) -> Option<Link> {
+        self.link.take()
     }
 
     /// Sends a message, if it lives. A child that can't be sent to is killed: its death is noticed and mended.
@@ -267,10 +315,24 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
         if let Some(link) = &self.link
             && let Err(error) = link.send(message, fds).await
         {
-            warn!(role = %self.recipe.role, pid = link.pid, %error, "can't be told anything, is killed");
+            warn!(
+                role = %self.recipe.role,
+                pid = link.pid,
+                error = format!("{error:#}"),
+                "can't be told anything, is killed"
+            );
             link.kill();
         }
     }
+}
+
+/// How a process that runs already was started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Found {
+    /// As one would be started now.
+    AsWanted,
+    /// By another version, for another user, or with other arguments.
+    Different,
 }
 
 async fn greet<M: DeserializeOwned + Greeting>(channel: &Channel) -> anyhow::Result<M> {
@@ -278,7 +340,7 @@ async fn greet<M: DeserializeOwned + Greeting>(channel: &Channel) -> anyhow::Res
         .await
         .with_context(|| format!("no greeting within {} s", GREETING.as_secs()))??;
     match greeting {
-        Some((message, _)) if message.hello().is_some() => Ok(message),
+        Some((message, _)) if message.identity().is_some() => Ok(message),
         Some(_) => bail!("its first message is no greeting"),
         None => bail!("it hung up before its greeting"),
     }
@@ -304,7 +366,94 @@ async fn listen<M: DeserializeOwned>(link: u64, channel: Rc<Channel>, heard: mps
     }
 }
 
+async fn wait_for_death(pid: u32) {
+    let dead = async {
+        while Note::of(pid).is_alive() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(DEATH, dead).await.is_err() {
+        warn!(pid, "is still there");
+    }
+}
+
+/// Word of a process: its id, and when it was started, since ids are used again.
+#[derive(PartialEq, Eq, Debug)]
+struct Note {
+    pid: u32,
+    /// Field 22 of proc_pid_stat(5), in clock ticks since boot. 0: no such process.
+    started: u64,
+}
+
+impl Note {
+    fn of(pid: u32) -> Self {
+        Self {
+            pid,
+            started: started(pid).unwrap_or(0),
+        }
+    }
+
+    fn read(path: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(path).ok()?;
+        let (pid, started) = text.trim_end().split_once(' ')?;
+        Some(Self {
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+        })
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        super::saved::replace(path, format!("{} {}\n", self.pid, self.started).as_bytes())
+    }
+
+    fn is_alive(&self) -> bool {
+        self.started != 0 && started(self.pid) == Some(self.started)
+    }
+}
+
+fn started(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything; what follows its last parenthesis is fields 3 and on.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    // A zombie holds nothing any more.
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
+}
+
 /// Path of a child's socket, beside the control socket.
 pub(crate) fn socket_beside(control: &Path, role: Role) -> PathBuf {
     control.with_file_name(format!("{role}.sock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_tells_a_process_from_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("relay.pid");
+        let own = Note::of(std::process::id());
+        own.write(&path).unwrap();
+        let read = Note::read(&path).unwrap();
+        assert_eq!(read, own);
+        assert!(read.is_alive());
+        assert!(
+            !Note {
+                started: own.started + 1,
+                ..own
+            }
+            .is_alive(),
+            "another process of that id"
+        );
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let note = Note::of(child.id());
+        child.wait().unwrap();
+        assert!(!note.is_alive());
+        std::fs::write(&path, "rubbish").unwrap();
+        assert!(Note::read(&path).is_none());
+    }
 }

@@ -67,6 +67,11 @@ impl Kernel {
         })
     }
 
+    /// Whether a predecessor's tables were found.
+    pub(super) fn was_found(&self) -> bool {
+        self.datapath.took_over()
+    }
+
     /// Makes the tables as they should be.
     pub(super) fn reconcile(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
         self.datapath.reconcile(wanted).context("kernel tables")

@@ -40,10 +40,8 @@ impl Control {
                     _ => Vec::new(),
                 };
                 self.relay.tell(&message, &sockets).await;
-                self.relay_has.insert(key);
             }
         }
-        self.relay_has.retain(|key| self.listeners.contains_key(key));
         self.untold = plan
             .pools
             .iter()
@@ -73,6 +71,22 @@ impl Control {
         }
     }
 
+    /// Asks for counters to see that the relay lives. One that has not answered since the last time is stuck.
+    pub(super) async fn ping_relay(&mut self) {
+        let Some(link) = &self.relay.link else { return };
+        if self.relay_ping.is_some() {
+            error!(pid = link.pid, "the relay answers no more, is killed");
+            link.kill();
+            self.relay_ping = None;
+            return;
+        }
+        self.next_stats += 1;
+        self.relay_ping = Some(self.next_stats);
+        self.relay
+            .tell(&ToRelay::Stats { id: self.next_stats }, &[])
+            .await;
+    }
+
     pub(super) async fn hear_relay(&mut self, heard: Heard<FromRelay>, stopping: bool) {
         let current = self.relay.link.as_ref().map(|l| l.id);
         match heard {
@@ -83,17 +97,32 @@ impl Control {
                 FromRelay::Applied { generation } => {
                     warn!(generation, "the relay applied another configuration")
                 }
-                FromRelay::Refused { generation, error } => {
-                    error!(generation, error, "the relay refused the configuration");
+                FromRelay::Refused { generation, error } if generation == self.generation => {
+                    // Control has read it by the same code: what refuses is this process, not the configuration.
+                    error!(
+                        generation,
+                        error, "the relay refused the configuration, another takes its place"
+                    );
+                    self.reloads_refused += 1;
                     self.reload_error = Some(error.clone());
                     if let Some(reply) = self.pending_reload.take().and_then(|p| p.reply) {
                         let _ = reply.send(Answer::error(error));
                     }
+                    if let Some(link) = &self.relay.link {
+                        link.kill();
+                    }
+                }
+                FromRelay::Refused { generation, error } => {
+                    warn!(
+                        generation,
+                        error, "the relay refused a configuration that is overtaken"
+                    );
                 }
                 FromRelay::Stats { id } => match fds.into_iter().next().map(ipc::read_text) {
                     Some(Ok(text)) => match serde_json::from_str(&text) {
                         Ok(stats) => {
                             self.stats = stats;
+                            self.relay_ping = None;
                             self.answer_waiting(id);
                         }
                         Err(error) => warn!(%error, "the relay's counters can't be read"),
@@ -102,13 +131,13 @@ impl Control {
                     None => warn!("the relay's counters came without their text"),
                 },
                 FromRelay::Drained { cut } => info!(cut, "the relay has drained"),
-                FromRelay::Hello { .. } | FromRelay::Listener { .. } | FromRelay::ListenersEnd => {
+                FromRelay::Hello { .. } | FromRelay::Listener { .. } | FromRelay::ListenersEnd { .. } => {
                     warn!("the relay said what was not asked");
                 }
             },
             Heard::Gone { link, why } if Some(link) == current => {
                 if stopping {
-                    self.relay.retire();
+                    self.relay.set_aside();
                 } else {
                     warn!(
                         why,
@@ -117,18 +146,34 @@ impl Control {
                     self.relay.lost(Instant::now());
                 }
                 self.relay_phase = RelayPhase::Missing;
+                self.relay_ping = None;
                 self.relay_has.clear();
             }
-            Heard::Message { .. } | Heard::Gone { .. } => {}
+            Heard::Gone { link, .. } => self.retiring.retain(|l| l.id != link),
+            Heard::Message { .. } => {}
         }
     }
 
     /// The relay has confirmed the present configuration.
     async fn relay_serves(&mut self) {
         self.relay_phase = RelayPhase::Serving;
+        for link in &self.retiring {
+            let drain = ToRelay::Drain {
+                within_ms: self.drain_ms(),
+            };
+            if let Err(error) = link.send(&drain, &[]).await {
+                warn!(
+                    pid = link.pid,
+                    error = format!("{error:#}"),
+                    "the relay before can't be told to drain, is killed"
+                );
+                link.kill();
+            }
+        }
         // What the plan no longer names is closed only now that the relay has let go of it.
         let wanted = super::apply::relayed_keys(&self.loaded.plan);
         self.listeners.retain(|key: &ListenKey, _| wanted.contains(key));
+        self.relay_has = wanted;
         if let Some(pending) = self.pending_reload.take_if(|p| p.generation <= self.generation)
             && let Some(reply) = pending.reply
         {

@@ -74,11 +74,7 @@ impl StateFile {
             written: now_epoch(),
             backends: rows,
         };
-        let temporary = self.path.with_extension("json.new");
-        let mut out = std::fs::File::create(&temporary).with_context(|| temporary.display().to_string())?;
-        serde_json::to_writer(&mut out, &file)?;
-        out.flush()?;
-        std::fs::rename(&temporary, &self.path).with_context(|| self.path.display().to_string())
+        replace(&self.path, &serde_json::to_vec(&file)?)
     }
 
     /// The words of a predecessor, if there are any worth having.
@@ -125,6 +121,21 @@ impl StateFile {
             debug!(path = %self.path.display(), %error, "no saved health to remove");
         }
     }
+}
+
+/// Replaces a file whole: a reader sees the old or the new one. Nothing that somebody else has put there is followed.
+pub(super) fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    let at = || temporary.display().to_string();
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e).with_context(at),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = std::fs::File::create_new(&temporary).with_context(at)?;
+    file.write_all(content).with_context(at)?;
+    std::fs::rename(&temporary, path).with_context(|| path.display().to_string())
 }
 
 fn boot_id() -> String {

@@ -3,9 +3,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::Context;
@@ -15,20 +15,27 @@ use tracing::info;
 use weir_core::{engine::Engine, ids::ListenKey, plan::XdpMode};
 
 use super::{
-    child::{Child, Heard, Recipe, Role, socket_beside},
+    child::{Child, Found, Heard, Recipe, Role, socket_beside},
     kernel::Kernel,
     saved::StateFile,
-    state::{Control, DRAIN_MARGIN, RelayPhase},
+    state::{Control, RelayPhase},
 };
 use crate::{
+    admin::{http::Endpoint, socket::ControlSocket},
     cli::RunArgs,
     context::Loaded,
-    ipc::{FromRelay, ToRelay, stats::RelayStats},
+    ipc::{FromRelay, ToHealth, ToRelay, stats::RelayStats},
     privileges,
 };
 
 /// Room for events from one child before its reader waits.
 const HEARD: usize = 256;
+/// Room for questions from outside.
+const ASKS: usize = 64;
+/// Sockets of one listener travel in one message: see SCM_MAX_FD in unix(7).
+const MAX_WORKERS: u16 = 253;
+/// A relay found running has this long to tell its listeners.
+const TAKEOVER: Duration = Duration::from_secs(5);
 
 impl Control {
     pub(super) async fn start(args: &RunArgs, loaded: Loaded) -> anyhow::Result<Self> {
@@ -42,7 +49,16 @@ impl Control {
         let user = privileges::child_user(&plan.node.user)?;
         let workers = match plan.node.workers {
             Some(workers) => workers,
-            None => u16::try_from(std::thread::available_parallelism()?.get()).unwrap_or(u16::MAX),
+            None => u16::try_from(std::thread::available_parallelism()?.get())
+                .unwrap_or(MAX_WORKERS)
+                .min(MAX_WORKERS),
+        };
+        // What is most likely to be in the way comes before anything is touched.
+        let (ask, asks) = mpsc::channel(ASKS);
+        let control_socket = ControlSocket::serve(&socket, ask.clone())?;
+        let endpoint = match plan.admin.http {
+            Some(addr) => Some(Endpoint::serve(addr, ask).await?),
+            None => None,
         };
         let kernel = match plan.node.xdp {
             XdpMode::Off => None,
@@ -104,11 +120,17 @@ impl Control {
             waiting: Vec::new(),
             pending_reload: None,
             untold: BTreeSet::new(),
+            retiring: Vec::new(),
+            relay_ping: None,
+            probes_unanswered: 0,
             state_file,
-            state_stale: true,
+            state_due: Some(now),
             relay_heard,
             health_heard,
+            asks,
             loaded,
+            _control_socket: control_socket,
+            endpoint,
             _lock: lock,
         };
         match control.bring_everything_up().await {
@@ -121,10 +143,7 @@ impl Control {
     }
 
     async fn bring_everything_up(&mut self) -> anyhow::Result<()> {
-        self.health
-            .bring_up(Instant::now())
-            .await
-            .context("health process")?;
+        self.adopt_or_start_health().await.context("health process")?;
         self.adopt_or_start_relay().await.context("relay process")?;
         let plan = self.loaded.plan.clone();
         let opened = self.open_listeners(&plan)?;
@@ -141,40 +160,44 @@ impl Control {
         Ok(())
     }
 
-    async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
-        let greeting = self.relay.bring_up(Instant::now()).await?;
-        let FromRelay::Hello { workers, .. } = greeting else {
-            return Ok(());
-        };
-        if !self.relay.link.as_ref().is_some_and(|l| l.adopted) {
-            return Ok(());
+    async fn adopt_or_start_health(&mut self) -> anyhow::Result<()> {
+        match self.health.find(Instant::now()).await? {
+            Some(Found::AsWanted) => return Ok(()),
+            Some(Found::Different) => {
+                // It holds nothing that its successor would need.
+                self.health.tell(&ToHealth::Stop, &[]).await;
+                self.health.set_aside();
+            }
+            None => {}
         }
-        self.take_listeners(&mut Vec::new()).await?;
-        if workers != self.workers {
-            info!(
-                running = workers,
-                wanted = self.workers,
-                "the relay found running has another number of workers; a new one takes over"
-            );
-            self.relay
-                .tell(
-                    &ToRelay::Drain {
-                        within_ms: self.drain_ms(),
-                    },
-                    &[],
-                )
-                .await;
-            self.relay.retire();
-            self.listeners.clear();
-            self.relay.bring_up(Instant::now()).await?;
-        }
-        Ok(())
+        self.health.start(Instant::now()).await
     }
 
-    /// Asks a relay found running for the listeners it has, and waits for them.
-    async fn take_listeners(&mut self, others: &mut Vec<Heard<FromRelay>>) -> anyhow::Result<()> {
+    async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
+        let found = self.relay.find(Instant::now()).await?;
+        if found.is_some() {
+            self.take_listeners().await?;
+        }
+        match found {
+            Some(Found::AsWanted) => return Ok(()),
+            Some(Found::Different) => {
+                info!(
+                    "the relay found running was started otherwise; a new one takes its listeners over, then it drains"
+                );
+                self.retiring.extend(self.relay.set_aside());
+                self.relay_has.clear();
+            }
+            None => {}
+        }
+        self.relay.start(Instant::now()).await
+    }
+
+    /// Asks a relay found running for the listeners it has, and waits for them. Those that are not bound as they would
+    /// be now are left to it: they are bound anew.
+    async fn take_listeners(&mut self) -> anyhow::Result<()> {
         self.relay.tell(&ToRelay::Listeners, &[]).await;
-        let end = tokio::time::Instant::now() + DRAIN_MARGIN;
+        let end = tokio::time::Instant::now() + TAKEOVER;
+        let plan = self.loaded.plan.clone();
         loop {
             let heard = tokio::time::timeout_at(end, self.relay_heard.recv())
                 .await
@@ -187,17 +210,23 @@ impl Control {
                     ..
                 } => {
                     let key = ListenKey::from(key);
-                    if fds.len() == usize::from(self.workers) {
+                    if !fds.is_empty() && fds.iter().all(|fd| super::apply::is_bound_for(&plan, key, fd)) {
                         self.relay_has.insert(key);
+                        self.listeners.insert(key, fds);
                     }
-                    self.listeners.insert(key, fds);
                 }
                 Heard::Message {
-                    message: FromRelay::ListenersEnd,
+                    message: FromRelay::ListenersEnd { error: None },
                     ..
                 } => return Ok(()),
+                Heard::Message {
+                    message: FromRelay::ListenersEnd { error: Some(error) },
+                    ..
+                } => {
+                    anyhow::bail!("it can't hand over its listeners: {error}")
+                }
+                Heard::Message { .. } => {}
                 Heard::Gone { why, .. } => anyhow::bail!("it went away while it was taken over: {why}"),
-                other => others.push(other),
             }
         }
     }
@@ -223,6 +252,13 @@ fn private_dir(dir: &Path) -> anyhow::Result<()> {
         dir.display(),
         metadata.uid()
     );
+    // In a sticky directory others can add, which is noticed, but not replace.
+    anyhow::ensure!(
+        metadata.mode() & 0o022 == 0 || metadata.mode() & 0o1000 != 0,
+        "{} may be written by others (mode {:o}); `chmod go-w` it, or set admin.socket to a path elsewhere",
+        dir.display(),
+        metadata.mode() & 0o7777
+    );
     Ok(())
 }
 
@@ -233,6 +269,7 @@ fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
         .create(true)
         .truncate(false)
         .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
         .open(&path)
         .with_context(|| {
             format!(

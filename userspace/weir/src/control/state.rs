@@ -22,7 +22,7 @@ use weir_core::{
 
 use super::{
     Ask,
-    child::{Child, Heard},
+    child::{Child, Heard, Link},
     kernel::Kernel,
     saved::StateFile,
 };
@@ -37,8 +37,12 @@ use crate::{
     ipc::{FromHealth, FromRelay, ToHealth, ToRelay, WireProbe, stats::RelayStats},
 };
 
-/// Room for questions from outside.
-const ASKS: usize = 64;
+/// Events of one child that are taken in before what follows from them is carried out.
+const BATCH: usize = 256;
+/// Saved health is at most this old.
+const STATE_DELAY: Duration = Duration::from_millis(200);
+/// After so many probes without a result the health process counts as stuck.
+const UNANSWERED: u32 = 5;
 /// How often wanted and actual addresses are compared.
 const TICK: Duration = Duration::from_secs(15);
 /// A relay that drains gets this much longer than it was given before it is killed.
@@ -98,10 +102,20 @@ pub(super) struct Control {
     pub(super) pending_reload: Option<PendingReload>,
     /// Backends whose word the relay has not been told yet.
     pub(super) untold: BTreeSet<BackendKey>,
+    /// Relays that go on only until the present one serves, then drain.
+    pub(super) retiring: Vec<Link>,
+    /// Counters asked for by the tick, to see that the relay lives.
+    pub(super) relay_ping: Option<u64>,
+    /// Probes that ended without a result since the health process last said anything.
+    pub(super) probes_unanswered: u32,
     pub(super) state_file: StateFile,
-    pub(super) state_stale: bool,
+    /// When the saved health is to be written anew, if it is stale.
+    pub(super) state_due: Option<Instant>,
     pub(super) relay_heard: mpsc::Receiver<Heard<FromRelay>>,
     pub(super) health_heard: mpsc::Receiver<Heard<FromHealth>>,
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) _control_socket: ControlSocket,
+    pub(super) endpoint: Option<Endpoint>,
     /// Held as long as this control process lives.
     pub(super) _lock: Flock<File>,
 }
@@ -127,16 +141,10 @@ impl Control {
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
-        let (ask, mut asks) = mpsc::channel(ASKS);
-        let _socket = ControlSocket::serve(&self.loaded.plan.admin.socket, ask.clone())?;
-        let _endpoint = match self.loaded.plan.admin.http {
-            Some(addr) => {
-                let endpoint = Endpoint::serve(addr, ask.clone()).await?;
-                info!(address = %endpoint.addr, "metrics and status page");
-                Some(endpoint)
-            }
-            None => None,
-        };
+        if let Some(endpoint) = &self.endpoint {
+            info!(address = %endpoint.addr, "metrics and status page");
+        }
+        let (mut from_relay, mut from_health) = (Vec::new(), Vec::new());
         info!(version = env!("CARGO_PKG_VERSION"), config = %self.config_path.display(), workers = self.workers, "weir runs");
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -152,9 +160,17 @@ impl Control {
                 _ = signals.term.recv() => stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await),
                 _ = signals.int.recv() => stop = Some(self.begin_stop("SIGINT", 0, stop).await),
                 _ = signals.hup.recv() => if stop.is_none() { self.reload(None).await },
-                Some(heard) = self.relay_heard.recv() => self.hear_relay(heard, stop.is_some()).await,
-                Some(heard) = self.health_heard.recv() => self.hear_health(heard),
-                Some(asked) = asks.recv() => self.answer(asked, stop.is_some()).await,
+                _ = self.relay_heard.recv_many(&mut from_relay, BATCH) => {
+                    for heard in from_relay.drain(..) {
+                        self.hear_relay(heard, stop.is_some()).await;
+                    }
+                }
+                _ = self.health_heard.recv_many(&mut from_health, BATCH) => {
+                    for heard in from_health.drain(..) {
+                        self.hear_health(heard);
+                    }
+                }
+                Some(asked) = self.asks.recv() => self.answer(asked, stop.is_some()).await,
                 () = sleep_until(stop), if stop.is_some() => {
                     warn!("the relay did not end in time, is killed");
                     if let Some(link) = &self.relay.link {
@@ -174,7 +190,7 @@ impl Control {
             (self.relay.link.is_none() && !stopping).then_some(self.relay.retry_at),
             self.health.link.is_none().then_some(self.health.retry_at),
         ];
-        let waiting = self.waiting.iter().map(|w| w.until);
+        let waiting = self.waiting.iter().map(|w| w.until).chain(self.state_due);
         self.engine
             .poll_timeout()
             .into_iter()
@@ -186,8 +202,22 @@ impl Control {
     async fn on_time(&mut self, stopping: bool) {
         let now = Instant::now();
         self.engine.handle_timeout(now);
+        // What the engine gives up now are probes that nobody answered in time.
+        self.carry_out_noting(true).await;
+        if self.probes_unanswered >= UNANSWERED
+            && let Some(link) = &self.health.link
+        {
+            error!(
+                pid = link.pid,
+                probes = self.probes_unanswered,
+                "the health process answers no more, is killed"
+            );
+            link.kill();
+            self.probes_unanswered = 0;
+            self.health.lost(now);
+        }
         if self.health.link.is_none() && self.health.retry_at <= now {
-            match self.health.bring_up(now).await {
+            match self.health.start(now).await {
                 // What the process before it ran is lost; it is asked anew.
                 Ok(_) => self.engine.probes_lost(Instant::now()),
                 Err(error) => {
@@ -201,7 +231,7 @@ impl Control {
         }
         if self.relay.link.is_none() && !stopping && self.relay.retry_at <= now {
             self.relay_has.clear();
-            let up = match self.relay.bring_up(now).await {
+            let up = match self.relay.start(now).await {
                 Ok(_) => self.configure_relay().await,
                 Err(error) => Err(error),
             };
@@ -211,14 +241,31 @@ impl Control {
             }
         }
         self.answer_late(now);
+        if self.state_due.is_some_and(|due| due <= now) {
+            self.state_due = None;
+            if let Err(error) = self.state_file.write(self.engine.export(now)) {
+                warn!(
+                    error = format!("{error:#}"),
+                    "health can't be saved for a successor"
+                );
+            }
+        }
     }
 
     /// Compares what is with what should be: after a failure that has passed, and because slots of rings settle with
     /// time.
     async fn on_tick(&mut self) {
-        self.state_stale = true;
+        self.ping_relay().await;
         let plan = self.loaded.plan.clone();
         self.reconcile_kernel();
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.steer(&plan, &self.listeners)
+        {
+            error!(
+                error = format!("{error:#}"),
+                "steering can't be brought up to date"
+            );
+        }
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.addresses(&plan).await
         {
@@ -243,6 +290,11 @@ impl Control {
 
     /// Carries out what the engine says.
     pub(super) async fn carry_out(&mut self) {
+        self.carry_out_noting(false).await;
+    }
+
+    /// The same; `overdue`: probes that are cancelled now are cancelled because no result came.
+    async fn carry_out_noting(&mut self, overdue: bool) {
         let mut pools_changed = false;
         while let Some(output) = self.engine.poll_output() {
             match output {
@@ -250,11 +302,14 @@ impl Control {
                     let wire = WireProbe::new(probe.id.0, probe.target, &probe.kind, probe.timeout);
                     self.health.tell(&ToHealth::Probe(wire), &[]).await;
                 }
-                Output::CancelProbe(ProbeId(id)) => self.health.tell(&ToHealth::Cancel { id }, &[]).await,
+                Output::CancelProbe(ProbeId(id)) => {
+                    self.probes_unanswered += u32::from(overdue);
+                    self.health.tell(&ToHealth::Cancel { id }, &[]).await;
+                }
                 Output::Transition(transition) => {
                     log_transition(&transition);
                     self.untold.insert(transition.key);
-                    self.state_stale = true;
+                    self.state_due.get_or_insert_with(|| Instant::now() + STATE_DELAY);
                 }
                 Output::PoolChanged(_) => pools_changed = true,
             }
@@ -265,19 +320,12 @@ impl Control {
         if !self.untold.is_empty() {
             self.tell_words().await;
         }
-        if std::mem::take(&mut self.state_stale)
-            && let Err(error) = self.state_file.write(self.engine.export(Instant::now()))
-        {
-            warn!(
-                error = format!("{error:#}"),
-                "health can't be saved for a successor"
-            );
-        }
     }
 
     fn hear_health(&mut self, heard: Heard<FromHealth>) {
         let now = Instant::now();
         let current = self.health.link.as_ref().map(|l| l.id);
+        self.probes_unanswered = 0;
         match heard {
             Heard::Message {
                 link,
@@ -312,7 +360,7 @@ impl Control {
 
     /// An orderly end: nothing of weir stays.
     async fn finish(&mut self) {
-        if let Some(link) = self.relay.link.take() {
+        for link in self.relay.set_aside().into_iter().chain(self.retiring.drain(..)) {
             link.kill();
         }
         self.end_health().await;
@@ -320,22 +368,31 @@ impl Control {
             kernel.remove().await;
         }
         self.state_file.remove();
-        for child in [&self.relay.recipe, &self.health.recipe] {
-            let _ = std::fs::remove_file(&child.socket);
-        }
+        self.relay.clean_up();
+        self.health.clean_up();
         info!("weir has ended");
     }
 
     /// A start that failed: what was found running stays as it was, what was started ends.
     pub(super) async fn abandon(&mut self) {
-        let adopted = self.relay.link.as_ref().is_some_and(|l| l.adopted);
-        if adopted {
-            if let Some(kernel) = self.kernel.take() {
-                kernel.keep();
-            }
+        let found = |link: &Option<Link>| link.as_ref().is_some_and(|l| l.adopted);
+        let relay_found = found(&self.relay.link) || !self.retiring.is_empty();
+        let kernel_found = self.kernel.as_ref().is_some_and(Kernel::was_found);
+        if !relay_found && !kernel_found {
+            self.finish().await;
             return;
         }
-        self.finish().await;
+        if let Some(kernel) = self.kernel.take() {
+            kernel.keep();
+        }
+        if !found(&self.relay.link)
+            && let Some(link) = self.relay.set_aside()
+        {
+            link.kill();
+        }
+        if !found(&self.health.link) {
+            self.end_health().await;
+        }
     }
 
     async fn end_health(&mut self) {

@@ -21,6 +21,7 @@ use rustix::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
         SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
         accept_with, bind as bind_socket, connect as connect_socket, listen, recvmsg, sendmsg, socket_with,
+        sockopt,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -137,7 +138,7 @@ impl Listener {
             .try_clone_to_owned()
             .context("standard input")?;
         ensure!(
-            rustix::net::sockopt::socket_acceptconn(&socket).unwrap_or(false),
+            sockopt::socket_acceptconn(&socket).unwrap_or(false),
             "standard input is not a listening socket"
         );
         rustix::io::ioctl_fionbio(&socket, true).context("a socket that does not block")?;
@@ -199,7 +200,17 @@ pub(crate) fn connect(path: &Path) -> anyhow::Result<Option<Channel>> {
     let at = || path.display().to_string();
     let socket = seqpacket()?;
     match connect_socket(&socket, &SocketAddrUnix::new(path).with_context(at)?) {
-        Ok(()) => Channel::new(socket).map(Some),
+        Ok(()) => {
+            // Whoever made the listener: a control process of our own user, or somebody who was there first.
+            let owner = sockopt::socket_peercred(&socket).with_context(at)?.uid;
+            ensure!(
+                owner == rustix::process::geteuid(),
+                "{}: user {} listens there; set admin.socket to a path in a directory of your own",
+                path.display(),
+                owner.as_raw()
+            );
+            Channel::new(socket).map(Some)
+        }
         Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) => Ok(None),
         Err(e) => Err(e).with_context(at),
     }

@@ -12,8 +12,12 @@ use nix::{
     sys::memfd::{MFdFlags, memfd_create},
 };
 
-/// Longest text that is read, in bytes.
-const MAX_TEXT: u64 = 64 << 20;
+/// Longest text that is read, in bytes: a configuration has at most 16 MiB.
+const MAX_TEXT: u64 = 40 << 20;
+/// What makes a memory file safe to read: nobody can change it any more.
+const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_WRITE);
 
 /// A sealed memory file that holds the text: its receiver may rely on it not changing.
 pub(crate) fn text(name: &str, content: &[u8]) -> anyhow::Result<OwnedFd> {
@@ -22,15 +26,21 @@ pub(crate) fn text(name: &str, content: &[u8]) -> anyhow::Result<OwnedFd> {
     let mut file = File::from(fd);
     file.write_all(content).context("write to a memory file")?;
     file.rewind().context("rewind a memory file")?;
-    let seals =
-        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).context("seal a memory file")?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS | SealFlag::F_SEAL_SEAL)).context("seal a memory file")?;
     Ok(file.into())
 }
 
 /// The text of such a file.
+///
+/// # Errors
+/// It is no sealed memory file (a file of another kind could block its reader), or too long, or not UTF-8.
 pub(crate) fn read_text(fd: OwnedFd) -> anyhow::Result<String> {
     let mut file = File::from(fd);
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).context("not a memory file")?;
+    ensure!(
+        SealFlag::from_bits_truncate(seals).contains(SEALS),
+        "a memory file that is not sealed"
+    );
     let length = file.metadata().context("size of a memory file")?.len();
     ensure!(
         length <= MAX_TEXT,
@@ -55,5 +65,11 @@ mod tests {
         let mut copy = File::from(fd.try_clone().unwrap());
         assert!(copy.write_all(b"other").is_err(), "sealed against writing");
         assert_eq!(read_text(fd).unwrap(), long);
+        let open = memfd_create("weir-test", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+        assert!(read_text(open).is_err(), "not sealed");
+        assert!(
+            read_text(File::open("/dev/null").unwrap().into()).is_err(),
+            "not a memory file"
+        );
     }
 }

@@ -35,16 +35,11 @@ pub(crate) enum ToRelay {
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) enum FromRelay {
     /// Said first on every connection.
-    Hello {
-        version: String,
-        pid: u32,
-        workers: u16,
-        generation: u64,
-    },
+    Hello { identity: String },
     /// A listener that the relay holds, with duplicates of its sockets.
     Listener { key: WireKey, service: String },
-    /// No more listeners.
-    ListenersEnd,
+    /// No more listeners. With an error: not all could be sent, and why.
+    ListenersEnd { error: Option<String> },
     /// The configuration is in force.
     Applied { generation: u64 },
     /// The configuration could not be applied.
@@ -70,15 +65,15 @@ pub(crate) enum ToHealth {
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) enum FromHealth {
     /// Said first on every connection.
-    Hello { version: String, pid: u32 },
+    Hello { identity: String },
     /// A probe ended.
     Result(WireResult),
 }
 
 impl super::Greeting for FromRelay {
-    fn hello(&self) -> Option<(&str, u32)> {
-        if let Self::Hello { version, pid, .. } = self {
-            Some((version, *pid))
+    fn identity(&self) -> Option<&str> {
+        if let Self::Hello { identity } = self {
+            Some(identity)
         } else {
             None
         }
@@ -86,9 +81,9 @@ impl super::Greeting for FromRelay {
 }
 
 impl super::Greeting for FromHealth {
-    fn hello(&self) -> Option<(&str, u32)> {
-        if let Self::Hello { version, pid } = self {
-            Some((version, *pid))
+    fn identity(&self) -> Option<&str> {
+        if let Self::Hello { identity } = self {
+            Some(identity)
         } else {
             None
         }

@@ -7,7 +7,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc::unbounded_channel,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_core::{
     engine::{ProbeId, ProbeRequest},
     ids::{BackendKey, PoolName},
@@ -16,7 +16,7 @@ use weir_health::{Command, ProbeRunner, Prober};
 
 use crate::{
     cli::LogArgs,
-    ipc::{self, Channel, FromHealth, Listener, ToHealth, WireResult},
+    ipc::{Channel, FromHealth, Listener, ToHealth, WireResult},
 };
 
 /// Probes under way at once. One takes one descriptor; the limit keeps a mistake from taking them all.
@@ -36,12 +36,16 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
     loop {
         tokio::select! {
             biased;
-            _ = term.recv() => return Ok(()),
+            _ = term.recv() => match &control {
+                // A signal to the whole group, as a stop sends it: control says when it is time.
+                Some(_) => debug!("SIGTERM: control decides"),
+                None => return Ok(()),
+            },
             accepted = listener.accept() => {
                 let channel = accepted.context("the control listener")?;
                 // What the control before it asked for is of no use to this one.
                 commands.send(Command::CancelAll).context("the prober has ended")?;
-                let hello = FromHealth::Hello { version: ipc::VERSION.to_owned(), pid: std::process::id() };
+                let hello = FromHealth::Hello { identity: super::identity() };
                 match channel.send(&hello, &[]).await {
                     Ok(()) => control = Some(channel),
                     Err(error) => warn!(error = format!("{error:#}"), "control hung up before the greeting"),

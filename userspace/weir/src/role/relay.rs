@@ -23,7 +23,7 @@ use crate::{
     ipc::{self, Channel, FromRelay, Listener, ToRelay, borrow, stats::RelayStats},
 };
 
-/// A relay that nobody told how long to drain, on SIGTERM.
+/// How long to drain before any configuration has said.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// `weir role relay`
@@ -45,8 +45,7 @@ pub(crate) fn run(workers: u16, access_log: &str, log: &LogArgs) -> anyhow::Resu
         })?;
         let process = Process {
             relay,
-            workers,
-            generation: 0,
+            drain: DRAIN,
             coming: None,
         };
         process.serve(listener).await
@@ -62,8 +61,8 @@ struct Coming {
 
 struct Process {
     relay: Relay,
-    workers: u16,
-    generation: u64,
+    /// How long to drain when nobody says.
+    drain: Duration,
     coming: Option<Coming>,
 }
 
@@ -74,18 +73,18 @@ impl Process {
         loop {
             tokio::select! {
                 biased;
-                _ = term.recv() => {
-                    info!("SIGTERM: draining");
-                    return self.drain(control.as_ref(), DRAIN).await;
-                }
+                _ = term.recv() => match &control {
+                    // A signal to the whole group, as a stop sends it: control says when it is time.
+                    Some(_) => info!("SIGTERM: control decides"),
+                    None => {
+                        info!("SIGTERM: draining");
+                        let within = self.drain;
+                        return self.end(None, within).await;
+                    }
+                },
                 accepted = listener.accept() => {
                     let channel = accepted.context("the control listener")?;
-                    let hello = FromRelay::Hello {
-                        version: ipc::VERSION.to_owned(),
-                        pid: std::process::id(),
-                        workers: self.workers,
-                        generation: self.generation,
-                    };
+                    let hello = FromRelay::Hello { identity: super::identity() };
                     match channel.send(&hello, &[]).await {
                         Ok(()) => {
                             self.coming = None;
@@ -96,7 +95,7 @@ impl Process {
                 }
                 message = receive(control.as_ref()) => match message {
                     Ok(Some((ToRelay::Drain { within_ms }, _))) => {
-                        return self.drain(control.as_ref(), Duration::from_millis(within_ms)).await;
+                        return self.end(control.as_ref(), Duration::from_millis(within_ms)).await;
                     }
                     Ok(Some((message, fds))) => {
                         if let Some(channel) = &control
@@ -127,6 +126,7 @@ impl Process {
                     .context("a configuration without its text")?;
                 let source: Source =
                     serde_json::from_str(&ipc::read_text(fd)?).context("a configuration's source")?;
+                self.drain = source.tunables.values().relay_drain;
                 match source.resolve() {
                     Ok(plan) => {
                         self.coming = Some(Coming {
@@ -196,25 +196,28 @@ impl Process {
                 control.send(&FromRelay::Stats { id }, &[text.as_fd()]).await?;
             }
             ToRelay::Listeners => {
-                for (key, service, sockets) in
-                    self.relay.listeners().context("duplicating listening sockets")?
-                {
-                    let message = FromRelay::Listener {
-                        key: key.into(),
-                        service: service.as_str().to_owned(),
-                    };
-                    control.send(&message, &borrow(&sockets)).await?;
-                }
-                control.send(&FromRelay::ListenersEnd, &[]).await?;
+                let error = self.tell_listeners(control).await.err().map(|e| format!("{e:#}"));
+                control.send(&FromRelay::ListenersEnd { error }, &[]).await?;
             }
             ToRelay::Drain { .. } => bail!("drain is not obeyed here"),
         }
         Ok(())
     }
 
+    async fn tell_listeners(&self, control: &Channel) -> anyhow::Result<()> {
+        for (key, service, sockets) in self.relay.listeners().context("duplicating listening sockets")? {
+            let message = FromRelay::Listener {
+                key: key.into(),
+                service: service.as_str().to_owned(),
+            };
+            control.send(&message, &borrow(&sockets)).await?;
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, coming: Coming) -> anyhow::Result<()> {
         let Coming {
-            generation,
+            generation: _,
             plan,
             listeners,
         } = coming;
@@ -227,11 +230,10 @@ impl Process {
             })
             .collect();
         self.relay.apply(plan, listeners)?;
-        self.generation = generation;
         Ok(())
     }
 
-    async fn drain(self, control: Option<&Channel>, within: Duration) -> anyhow::Result<()> {
+    async fn end(self, control: Option<&Channel>, within: Duration) -> anyhow::Result<()> {
         let cut = self.relay.drain(within).await;
         info!(cut, "drained");
         if let Some(control) = control {
