@@ -57,6 +57,15 @@ struct Proxy {
     rounds: Vec<Round>,
 }
 
+impl Drop for Proxy {
+    /// Its children are in process groups of their own: only an orderly end ends them too.
+    fn drop(&mut self) {
+        if let Err(error) = self.process.stop(Duration::from_secs(5)) {
+            eprintln!("   {} did not end in order: {error:#}", self.name);
+        }
+    }
+}
+
 pub(super) fn run(workspace: &Workspace, binary: &Path, load: &Load) -> Result<()> {
     shell::heading("HTTP, CPU per request");
     let cores = std::thread::available_parallelism().context("counting cores")?;
