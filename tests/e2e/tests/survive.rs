@@ -278,7 +278,7 @@ fn control_is_killed_and_the_relay_too_before_it_is_back() -> Result<()> {
     let roles = ["relay", "health"].map(|role| weir.role_pid(role));
     weir.kill_control();
     for pid in roles {
-        weir_harness::process::kill_pid(pid?)?;
+        weir_harness::process::signal_pid(pid?, Signal::SIGKILL)?;
     }
     for family in Family::ALL {
         weir.with_log(ask(&site.lab.client, vip(family, L4), 5))

@@ -175,12 +175,12 @@ pub fn tail(log: &str) -> String {
         .join("\n")
 }
 
-/// Sends SIGKILL to a process. It may be gone already.
+/// Sends a signal to a process. It may be gone already.
 ///
 /// # Errors
 /// The number is no process id.
-pub fn kill_pid(pid: u32) -> Result<()> {
-    let _sent = kill(raw(pid)?, Signal::SIGKILL);
+pub fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
+    let _sent = kill(raw(pid)?, signal);
     Ok(())
 }
 

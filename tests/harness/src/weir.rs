@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     netns::Netns,
     peer::curl,
-    process::{Process, kill_pid, tail},
+    process::{Process, signal_pid, tail},
     scratch::Scratch,
     wait::wait_until,
     weir::state::{Backend, Pools, Status},
@@ -409,6 +409,32 @@ impl<'n> Weir<'n> {
         self.scratch.write("weir.toml", text).map(drop)
     }
 
+    /// Changes how the next control is started, file and arguments.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn change(&mut self, change: impl FnOnce(&mut WeirConfig)) -> Result<()> {
+        change(&mut self.config);
+        let text = self.config.render(&self.scratch, self.pins.as_deref());
+        self.scratch.write("weir.toml", text).map(drop)
+    }
+
+    /// Sends the relay or health process a signal: its process id.
+    ///
+    /// # Errors
+    /// It does not run, or the id is not of a process in weir's namespace.
+    pub fn signal_role(&self, role: &str, signal: Signal) -> Result<u32> {
+        let pid = self.role_pid(role)?;
+        if !self.netns.processes()?.contains(&pid) {
+            bail!(
+                "weir says that {role} is process {pid}, but none of that id is in {}",
+                self.netns.name()
+            );
+        }
+        signal_pid(pid, signal)?;
+        Ok(pid)
+    }
+
     /// Process id of a role (`control`, `relay`, `health`) that runs.
     ///
     /// # Errors
@@ -427,15 +453,7 @@ impl<'n> Weir<'n> {
     /// # Errors
     /// It does not run, or the id is not of a process in weir's namespace.
     pub fn kill_role(&self, role: &str) -> Result<u32> {
-        let pid = self.role_pid(role)?;
-        if !self.netns.processes()?.contains(&pid) {
-            bail!(
-                "weir says that {role} is process {pid}, but none of that id is in {}",
-                self.netns.name()
-            );
-        }
-        kill_pid(pid)?;
-        Ok(pid)
+        self.signal_role(role, Signal::SIGKILL)
     }
 
     /// SIGKILL for control alone; its relay and health processes go on.
