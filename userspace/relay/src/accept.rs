@@ -105,10 +105,13 @@ fn begin(worker: &Rc<Worker>, entrance: &Rc<Entrance>, stream: std::net::TcpStre
         Mode::Http(http) if over(http.limits.connections) => {
             route.cell.refused.add(1);
             session::refuse(worker, &route, socket, client);
+            // Its record is to be written though nothing is open.
+            worker.stir();
         }
         Mode::Tcp(tcp) if over(tcp.connections) => {
             route.cell.refused.add(1);
             tunnel::refuse(worker, &route, client);
+            worker.stir();
         }
         Mode::Http(_) => {
             let open = Open::new(worker, &route.cell);

@@ -107,7 +107,13 @@ impl Session {
 
     /// Serves the connection to its end.
     pub(crate) async fn run(mut self) {
+        let mut turns = 0_u32;
         loop {
+            turns = turns.wrapping_add(1);
+            if turns.is_multiple_of(FAIR) {
+                // A client that never lets this wait must not keep the others from their turn.
+                tokio::task::yield_now().await;
+            }
             match std::future::poll_fn(|cx| self.poll_head(cx)).await {
                 Head::Closed => return,
                 Head::Request(exchange) => match self.serve(exchange).await {
@@ -179,7 +185,7 @@ impl Session {
 
     /// Whether the connection may not serve another request.
     fn is_ending(&self) -> bool {
-        self.worker.draining.get() || self.entrance.route().is_none()
+        self.worker.draining.get() || self.entrance.is_closed()
     }
 }
 
@@ -191,6 +197,9 @@ enum Next {
     /// The end. With `linger`, the client may still be sending: an abrupt end could destroy what it was sent.
     Close { linger: bool },
 }
+
+/// Requests of one connection that are served without a look at the others.
+const FAIR: u32 = 16;
 
 /// How long a connection that is ending is still listened to, and for how many bytes, so that the client gets to read
 /// what it was sent.

@@ -146,6 +146,8 @@ impl Tunnel<'_> {
                 if self.worker.cutting.get() {
                     return Poll::Ready(Some(Fault::Drained));
                 }
+                // It is the others' turn. Silence counts from here, not from before what has moved.
+                self.deadline.set(Instant::now(), self.timeout);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

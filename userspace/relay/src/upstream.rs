@@ -9,7 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Acquire},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -216,7 +216,7 @@ impl LocalPool {
     }
 
     fn derive(&self) {
-        let generation = self.generation.load(Relaxed);
+        let generation = self.generation.load(Acquire);
         if self.derived.replace(generation) != generation {
             let words: Vec<_> = self.peers.iter().map(|p| p.backend.word()).collect();
             *self.usable.borrow_mut() = usable(&self.pool, &words);

@@ -84,13 +84,22 @@ pub(crate) struct Worker {
 pub(crate) struct Entrance {
     service: RefCell<ServiceName>,
     route: RefCell<Option<Rc<LocalRoute>>>,
+    /// The listener is gone, or serves another service now: what has begun is finished by the last route.
+    closed: Cell<bool>,
 }
 
 impl Entrance {
-    /// The service as the present plan has it. None: the listener or its service is gone.
+    /// The service as the present plan has it; for a listener that is gone, as the last plan had it. None: the service
+    /// is gone.
     #[inline]
     pub(crate) fn route(&self) -> Option<Rc<LocalRoute>> {
         self.route.borrow().clone()
+    }
+
+    /// Whether its connections may not begin another request.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get() || self.route.borrow().is_none()
     }
 }
 
@@ -198,7 +207,7 @@ impl HeldListener {
 impl Drop for HeldListener {
     fn drop(&mut self) {
         self.stop();
-        *self.entrance.route.borrow_mut() = None;
+        self.entrance.closed.set(true);
     }
 }
 
@@ -233,6 +242,7 @@ fn apply(
                 let entrance = Rc::new(Entrance {
                     service: RefCell::new(service),
                     route: RefCell::new(route),
+                    closed: Cell::new(false),
                 });
                 // The sockets are not closed in between: `known` and `sockets` hold them.
                 drop(known);
@@ -300,9 +310,10 @@ impl Worker {
         self.busy.notify_one();
     }
 
+    /// Whether nothing needs the clock. An open connection may set a deadline at any moment.
     fn is_idle(&self) -> bool {
         let logged = self.log.borrow().as_ref().is_none_or(LogBuffer::is_empty);
-        logged && self.timers.is_empty() && self.upstreams.borrow().is_idle_empty()
+        logged && self.open.get() == 0 && self.timers.is_empty() && self.upstreams.borrow().is_idle_empty()
     }
 }
 

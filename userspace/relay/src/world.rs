@@ -7,7 +7,10 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU8, AtomicU64,
+            Ordering::{Relaxed, Release},
+        },
     },
 };
 
@@ -150,7 +153,8 @@ impl Registry {
                 }
             }
         }
-        self.generation.fetch_add(1, Relaxed);
+        // Whoever sees the new number sees the words from before it.
+        self.generation.fetch_add(1, Release);
     }
 
     pub(crate) fn sum_services(&self, plan: &Plan) -> Vec<ServiceSnapshot> {

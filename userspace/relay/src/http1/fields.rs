@@ -18,13 +18,38 @@ pub(super) enum Kind {
     Expect,
     XForwardedFor,
     Forwarded,
-    /// Ends here whatever it says: `Keep-Alive`, `Proxy-Connection`, `HTTP2-Settings`.
+    /// What else claims something of the client: `X-Real-IP`, `X-Forwarded-Proto` and its kind. Believed only from
+    /// those whose word counts.
+    Claim,
+    /// Ends here whatever it says: `Keep-Alive`, `Proxy-Connection`, `HTTP2-Settings`, and names that pass for one of
+    /// this list to whoever reads `_` as `-`, as CGI and its heirs do.
     HopByHop,
 }
 
 /// Tells the kind by length first: most fields are done with after one comparison of numbers.
 #[inline]
 pub(super) fn kind(name: &str) -> Kind {
+    let kind = plain_kind(name);
+    if kind == Kind::Other && name.as_bytes().contains(&b'_') {
+        masked_kind(name)
+    } else {
+        kind
+    }
+}
+
+/// The kind of a name with `_` in it.
+#[cold]
+fn masked_kind(name: &str) -> Kind {
+    let dashed = name.replace('_', "-");
+    if plain_kind(&dashed) == Kind::Other {
+        Kind::Other
+    } else {
+        Kind::HopByHop
+    }
+}
+
+#[inline]
+fn plain_kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
         2 if is("te") => Kind::Te,
@@ -39,8 +64,17 @@ pub(super) fn kind(name: &str) -> Kind {
         15 if is("x-forwarded-for") => Kind::XForwardedFor,
         16 if is("proxy-connection") => Kind::HopByHop,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
+        9 if is("x-real-ip") => Kind::Claim,
+        12.. if is_forwarded_kind(name) => Kind::Claim,
         _ => Kind::Other,
     }
+}
+
+/// `X-Forwarded-Proto`, `-Host`, `-Port` and whatever else begins like that.
+#[inline]
+fn is_forwarded_kind(name: &str) -> bool {
+    let start = name.as_bytes().get(..12);
+    start.is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"))
 }
 
 /// Fields that a `Connection` field can't take out of a message, because what comes after weir relies on them.

@@ -77,12 +77,13 @@ pub(super) fn write(
     }
 }
 
-/// Whether an existing forwarding field stays where it is: those weir adds nothing to, unless their sender can't be
-/// trusted.
+/// Whether an existing field that claims something of the client stays where it is: those weir adds nothing to, unless
+/// their sender can't be trusted.
 pub(super) fn stays(name: &str, mode: Forwarded, trusted: bool) -> bool {
     match (mode, fields::kind(name)) {
         (Forwarded::Off, _) => true,
         (Forwarded::XForwardedFor, Kind::Forwarded) | (Forwarded::Rfc7239, Kind::XForwardedFor) => trusted,
+        (_, Kind::Claim) => trusted,
         _ => false,
     }
 }

@@ -203,7 +203,7 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
                     read.dropped.insert(at);
                 }
             }
-            Kind::XForwardedFor | Kind::Forwarded => read.forwarded.insert(at),
+            Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => read.forwarded.insert(at),
             Kind::HopByHop => read.dropped.insert(at),
         }
     }

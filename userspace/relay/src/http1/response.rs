@@ -137,7 +137,7 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
     for (at, field) in all.iter().enumerate() {
         match fields::kind(field.name) {
             Kind::Other => read.dated |= field.name.eq_ignore_ascii_case("date"),
-            Kind::Host | Kind::Expect | Kind::XForwardedFor | Kind::Forwarded => {}
+            Kind::Host | Kind::Expect | Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => {}
             Kind::ContentLength => {
                 let length = fields::content_length(field.value)?;
                 if read.length.replace(length).is_some() {

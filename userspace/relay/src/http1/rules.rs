@@ -34,7 +34,7 @@ impl Rules {
                 | Kind::Expect
                 | Kind::HopByHop => true,
                 Kind::Host => matches!(action, HeaderAction::Append(_) | HeaderAction::Remove),
-                Kind::Other | Kind::XForwardedFor | Kind::Forwarded => false,
+                Kind::Other | Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => false,
             };
             if framing {
                 continue;

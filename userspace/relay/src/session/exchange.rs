@@ -381,20 +381,28 @@ impl Session {
                 if worker.cutting.get() {
                     return Poll::Ready(Err(Fault::Drained));
                 }
+                // It is the others' turn. Silence counts from here, not from before what has moved.
+                self.wait_from_now(x);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
         let now = Instant::now();
         if moved || !std::mem::replace(&mut x.armed, true) {
-            x.waits_since = now;
-            self.deadline.set(now, self.patience(x).0.min(GLANCE));
+            self.wait_from_now(x);
         }
         match self.interrupted(cx) {
             None => Poll::Pending,
             Some(Interrupt::Cut) => Poll::Ready(Err(Fault::Drained)),
             Some(Interrupt::Late) => self.look_around(cx, x, now),
         }
+    }
+
+    fn wait_from_now(&self, x: &mut Exchange) {
+        let now = Instant::now();
+        x.armed = true;
+        x.waits_since = now;
+        self.deadline.set(now, self.patience(x).0.min(GLANCE));
     }
 
     /// Nothing has moved for a while: is it too long, or is the client gone for good? A client that has only ended its

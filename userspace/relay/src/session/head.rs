@@ -26,6 +26,9 @@ use crate::{
 
 use std::rc::Rc;
 
+/// Bytes of empty lines that are skipped before a request line at once (RFC 9112 section 2.2 asks for one line).
+const EMPTY_LINES: usize = 16;
+
 /// What came of waiting for a request.
 pub(super) enum Head {
     /// The connection has ended, or ends without a word.
@@ -64,6 +67,7 @@ impl Session {
         let limit = (http.limits.head as usize).min(HEAD_MAX);
         let mut have = self.ahead.len();
         copy_in(scratch, &self.ahead);
+        let mut empty = 0;
         loop {
             if !std::mem::take(&mut self.unread) {
                 // Room for the whole head and a first piece of the body.
@@ -84,11 +88,17 @@ impl Session {
             } else if have > 0 {
                 self.begin_head(&route);
             }
+            let whole = have;
             have = self.skip_empty_lines(scratch, have);
+            empty += whole - have;
+            if empty > EMPTY_LINES {
+                return Poll::Ready(self.bad(route, Fault::Request(Malformed::RequestLine), have));
+            }
             let Some(bytes) = scratch
                 .buf
                 .get(HEADROOM..HEADROOM + have)
-                .filter(|b| !b.is_empty())
+                // Half an empty line is nothing to parse yet.
+                .filter(|b| !b.is_empty() && *b != b"\r")
             else {
                 continue;
             };

@@ -275,6 +275,40 @@ fn a_drain_lets_requests_finish() {
 }
 
 #[test]
+fn a_drain_serves_what_is_on_its_way() {
+    let backend = Backend::new();
+    let lab = Lab::new(Setup::http(&[backend.at]));
+    // One has connected and not said anything, the other has begun.
+    let mut fresh = lab.client();
+    let mut begun = lab.client();
+    begun.send("POST /x HTTP/1.1\r\nHo");
+    until("both are in, the beginning is read", || {
+        let service = lab.service();
+        service.open == 2 && service.bytes_in > 0
+    });
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| block_on(lab.relay.drain(PATIENCE)));
+        until("nobody listens any more", || TcpStream::connect(lab.at).is_err());
+        fresh.send(GET);
+        begun.send("st: a\r\nContent-Length: 0\r\n\r\n");
+        for _ in 0..2 {
+            let mut server = backend.accept();
+            server.head();
+            server.send(OK);
+        }
+        for client in [&mut fresh, &mut begun] {
+            let head = client.head();
+            assert_eq!(
+                (status(&head), value(&head, "connection").as_deref()),
+                (200, Some("close"))
+            );
+        }
+        drop((fresh, begun));
+        assert_eq!(drained.join().unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_drain_cuts_what_does_not_finish() {
     let backend = Backend::new();
     let lab = Lab::new(Setup::http(&[backend.at]));

@@ -430,3 +430,23 @@ fn a_backend_that_never_accepts() {
     assert!(begun.elapsed() >= SHORT);
     lab.ended(Reason::BackendTimeoutConnect, 1);
 }
+
+/// The clock goes on as long as anything is open: here it stands still but for the one connection, and the deadline has
+/// been put off more than once before it passes.
+#[test]
+fn a_lone_connection_is_timed_out_after_more_than_one_look() {
+    let backend = Backend::new();
+    let lab = Lab::new(Setup::http_with(&[backend.at], |http| {
+        http.timeouts.request_head = SHORT;
+        http.timeouts.server = Duration::from_millis(2500);
+        http.timeouts.keep_alive = SHORT;
+    }));
+    let mut client = lab.client();
+    client.send(GET);
+    let mut server = backend.accept();
+    server.head();
+    assert_eq!(client.response().0, 504);
+    // Nor has the answer stopped it.
+    client.ends();
+    lab.ended(Reason::BackendTimeoutResponse, 1);
+}

@@ -358,3 +358,62 @@ fn extra_bytes_of_a_backend_are_not_believed() {
     last.send("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3");
     assert_eq!(client.response(), (200, "3".into()));
 }
+
+#[test]
+fn empty_lines_before_a_request() {
+    let backend = Backend::new();
+    let lab = Lab::new(Setup::http(&[backend.at]));
+    let mut client = lab.client();
+    // In two pieces: half a line is nothing to refuse.
+    client.send("\r");
+    until("the first piece is read", || lab.service().bytes_in == 1);
+    client.send("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut server = backend.accept();
+    server.head();
+    server.send("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(client.response().0, 204);
+    // A few are an old client's habit; more are nobody's.
+    let mut flood = lab.client();
+    flood.send("\r\n".repeat(100));
+    assert_eq!(flood.response().0, 400);
+}
+
+#[test]
+fn nobody_claims_to_be_another() {
+    let claims = "X-Real-IP: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX_Forwarded_For: 6.6.6.6\r\n\
+                  Content_Length: 5\r\nX-Forwarded-For: 6.6.6.6\r\n";
+    let ask = |trusted: bool| {
+        let backend = Backend::new();
+        let lab = Lab::new(Setup::http_with(&[backend.at], |http| {
+            http.forwarded = weir_core::plan::Forwarded::XForwardedFor;
+            if trusted {
+                http.trusted_proxies = vec![weir_core::plan::IpNet::new([127, 0, 0, 0].into(), 8).unwrap()];
+            }
+        }));
+        let mut client = lab.client();
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX_Other: stays\r\n{claims}\r\n"
+        ));
+        backend.accept().head().to_ascii_lowercase()
+    };
+    let stranger = ask(false);
+    assert!(
+        !stranger.contains("6.6.6.6") && !stranger.contains("x-forwarded-proto"),
+        "{stranger}"
+    );
+    assert!(
+        !stranger.contains("content_length") && stranger.contains("x_other: stays"),
+        "{stranger}"
+    );
+    assert!(stranger.contains("x-forwarded-for: 127.0.0.1\r\n"), "{stranger}");
+    let proxy = ask(true);
+    assert!(
+        proxy.contains("x-real-ip: 6.6.6.6") && proxy.contains("x-forwarded-proto: https"),
+        "{proxy}"
+    );
+    assert!(
+        proxy.contains("x-forwarded-for: 6.6.6.6, 127.0.0.1\r\n"),
+        "{proxy}"
+    );
+    assert!(!proxy.contains("x_forwarded_for"), "{proxy}");
+}
