@@ -190,3 +190,32 @@ fn children_hold_no_capability_and_leave_signals_to_control() -> Result<()> {
     }
     Ok(())
 }
+
+/// A drain outlasts the looks that control takes at a relay that should answer: one that drains does not, and is let be.
+#[test]
+fn a_long_drain_is_not_taken_for_a_relay_that_hangs() -> Result<()> {
+    let site = Site::new(1)?;
+    let (_echo, body) = with_echo(&site.lab, config(&[0]))?;
+    let mut weir = start(&site.lab, body)?;
+    weir.ask(&["sysctl", "-w", "weir.relay.drain=120s"])?;
+    let mut tunnel = echo::connect(&site.lab.client, vip(Family::V4, 8))?;
+    echo::ping(&mut tunnel, b"before")?;
+    weir.signal(Signal::SIGTERM)?;
+    wait_until(PATIENCE, "weir drains", || {
+        if weir.log().contains("stopping") {
+            Ok(())
+        } else {
+            Err("it does not say so")
+        }
+    })?;
+    // Three looks apart by 15 s: the connection lives through them all, and questions are still answered.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(40) {
+        echo::ping(&mut tunnel, b"while it drains")?;
+        let status = weir.status()?;
+        assert!(!status.ready, "who drains is not ready");
+    }
+    echo::finish(tunnel)?;
+    assert!(weir.wait_end(PATIENCE)?.success());
+    Ok(())
+}

@@ -21,8 +21,14 @@ const DEFAULT_HTTP: &str = "127.0.0.1:9180";
 const DEFAULT_USER: &str = "nobody";
 /// Where maps are pinned by default.
 const DEFAULT_PINS: &str = "/sys/fs/bpf/weir";
-/// Names of the sockets that lie beside the control socket.
-const BESIDE: [&str; 2] = ["relay.sock", "health.sock"];
+/// Names of what lies beside the control socket.
+const BESIDE: [&str; 5] = [
+    "relay.sock",
+    "health.sock",
+    "relay.pid",
+    "health.pid",
+    "health.json",
+];
 /// Room for a path in `sockaddr_un`, without the closing NUL.
 const SOCKET_PATH: usize = 107;
 

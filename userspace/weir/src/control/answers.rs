@@ -56,7 +56,8 @@ impl Control {
     }
 
     async fn ask_relay_first(&mut self, ask: Ask) {
-        if self.relay_phase == RelayPhase::Missing || self.waiting.len() >= MAX_WAITING {
+        let silent = matches!(self.relay_phase, RelayPhase::Missing | RelayPhase::Draining);
+        if silent || self.waiting.len() >= MAX_WAITING {
             self.answer_now(ask);
             return;
         }

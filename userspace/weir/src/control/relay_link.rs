@@ -57,6 +57,9 @@ impl Control {
     /// Tells the relay the words that it has not been told.
     pub(super) async fn tell_words(&mut self) {
         let untold = std::mem::take(&mut self.untold);
+        if self.relay_phase == RelayPhase::Draining {
+            return;
+        }
         let words: Vec<_> = untold
             .iter()
             .filter_map(|key| Some(WireWord::new(key, self.engine.word(key)?)))
@@ -74,6 +77,9 @@ impl Control {
     /// Asks for counters to see that the relay lives. One that has not answered since the last time is stuck.
     pub(super) async fn ping_relay(&mut self) {
         let Some(link) = &self.relay.link else { return };
+        if self.relay_phase == RelayPhase::Draining {
+            return;
+        }
         if self.relay_ping.is_some() {
             error!(pid = link.pid, "the relay answers no more, is killed");
             link.kill();
@@ -156,6 +162,9 @@ impl Control {
 
     /// The relay has confirmed the present configuration.
     async fn relay_serves(&mut self) {
+        if self.relay_phase == RelayPhase::Draining {
+            return;
+        }
         self.relay_phase = RelayPhase::Serving;
         for link in &self.retiring {
             let drain = ToRelay::Drain {

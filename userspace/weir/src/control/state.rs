@@ -61,6 +61,8 @@ pub(super) enum RelayPhase {
     Applying,
     /// Serving the present configuration.
     Serving,
+    /// Told to drain. It obeys nothing else any more, so it is neither told nor asked anything.
+    Draining,
 }
 
 /// A question that waits for the relay's counters.
@@ -353,6 +355,7 @@ impl Control {
         let within_ms = if before.is_some() { 0 } else { within_ms };
         info!(signal = why, drain_ms = within_ms, "stopping");
         self.relay.tell(&ToRelay::Drain { within_ms }, &[]).await;
+        self.relay_phase = RelayPhase::Draining;
         // Nothing is accepted any more: the relay closes its sockets, these are the last duplicates.
         self.listeners.clear();
         tokio::time::Instant::now() + Duration::from_millis(within_ms) + DRAIN_MARGIN
