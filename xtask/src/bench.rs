@@ -1,37 +1,51 @@
-//! `cargo xtask bench`: the two numbers that weir is judged by, measured against a peer in the same run.
+//! `cargo xtask bench`: the numbers that weir is judged by, measured against peers in the same run.
 //!
-//! Owns the choice and the builds. `bench/http.rs` compares the relay with HAProxy; the cost of a packet in XDP is
-//! measured by the example `xdp_cost` of the dataplane tests.
+//! Owns the choice and the builds. `bench/http.rs` compares the relay with HAProxy and nginx, `bench/l4.rs` the datapath
+//! with a bare `XDP_TX` and with nftables, `bench/ports.rs` fills the relay's source ports.
 
-use std::{fs, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
-use serde_json::{Value, json};
+use clap::{ValueEnum, builder::PossibleValue};
+use serde_json::Value;
 
 use crate::{build, setup, shell, workspace::Workspace};
 
 mod cpu;
 mod http;
+mod l4;
+mod ports;
 
-/// Measure weir against a peer in one run; figures go to target/bench/*.json.
+/// Measure weir against peers in one run; figures go to target/bench/*.json.
 ///
-/// l4: what weir_xdp costs per packet over a bare XDP_TX (root). http: proxy CPU per request of the relay and of
-/// HAProxy, one worker each on the same core, in alternating rounds. Only the ratios of one run mean anything.
+/// l4 (root): what weir_xdp costs per packet over a bare XDP_TX; packets forwarded per second of CPU, of weir and of
+/// nftables; memory and time at scale. http: CPU per request, latency and memory of the relay, of HAProxy and of nginx, one
+/// worker each on the same core, in alternating rounds. ports (root): connections in TIME_WAIT that the relay's source ports
+/// bear; it takes a minute and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
+/// run mean anything.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure.
     #[arg(value_name = "PLANE", default_values = ["l4", "http"])]
     planes: Vec<Plane>,
-    /// http: rounds per proxy.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// http: seconds per round.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
+    /// Rounds per proxy or box. Default: 9 (http), 5 (l4, forward).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Seconds per round. Default: 1 (http), 5 (l4, forward), 90 at the most (ports).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: Option<u32>,
     /// http: connections that are kept busy.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     connections: u32,
+    /// http: whose access logs are written.
+    #[arg(long, value_enum, default_value_t = http::Logs::All)]
+    logs: http::Logs,
+    /// Only these parts. Default: all of the planes.
+    #[arg(long = "part", value_name = "PART", value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Show rows as docs/performance.md has them.
+    #[arg(long)]
+    markdown: bool,
     /// Use the machine as it is: install nothing.
     #[arg(long)]
     no_setup: bool,
@@ -39,10 +53,54 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Plane {
-    /// Nanoseconds per packet in XDP.
+    /// Packets in XDP.
     L4,
-    /// CPU per HTTP request in the relay.
+    /// Requests in the relay.
     Http,
+    /// Source ports of the relay.
+    Ports,
+}
+
+/// A part of a plane's bench, by one name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    L4(l4::Part),
+    Http(http::Part),
+}
+
+impl ValueEnum for Part {
+    fn value_variants<'a>() -> &'a [Self] {
+        use self::{http::Part as H, l4::Part as L};
+        &[
+            Self::L4(L::Packet),
+            Self::L4(L::Forward),
+            Self::L4(L::Scale),
+            Self::Http(H::KeepAlive),
+            Self::Http(H::Body),
+            Self::Http(H::NewConnection),
+            Self::Http(H::Http2),
+            Self::Http(H::Tcp),
+            Self::Http(H::Download),
+            Self::Http(H::Latency),
+            Self::Http(H::Idle),
+            Self::Http(H::Churn),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            Self::L4(part) => part.to_possible_value(),
+            Self::Http(part) => part.to_possible_value(),
+        }
+    }
+}
+
+/// What of `parts` belongs to one plane; all of the plane's if nothing was asked for.
+fn of_plane<P: ValueEnum + Clone>(parts: &[Part], of: impl Fn(Part) -> Option<P>) -> Vec<P> {
+    if parts.is_empty() {
+        return P::value_variants().to_vec();
+    }
+    parts.iter().filter_map(|part| of(*part)).collect()
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -50,59 +108,63 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if !args.no_setup {
         setup::ensure(&workspace, &[setup::Task::Bench], None)?;
     }
-    build::object(&workspace, None)?;
-    if args.planes.contains(&Plane::L4) {
-        l4(&workspace)?;
+    let l4_parts = of_plane(&args.parts, |part| match part {
+        Part::L4(part) => Some(part),
+        Part::Http(_) => None,
+    });
+    let http_parts = of_plane(&args.parts, |part| match part {
+        Part::Http(part) => Some(part),
+        Part::L4(_) => None,
+    });
+    let given = env::var_os("WEIR_BIN");
+    let l4 = args.planes.contains(&Plane::L4) && !l4_parts.is_empty();
+    if l4 || given.is_none() {
+        build::object(&workspace, None)?;
     }
-    if args.planes.contains(&Plane::Http) {
-        let binary = build::binary(&workspace, true)?;
-        let load = http::Load {
-            rounds: args.rounds,
-            seconds: args.seconds,
-            connections: args.connections,
+    if l4 {
+        let options = l4::Options {
+            parts: l4_parts,
+            rounds: args.rounds.unwrap_or(5),
+            seconds: args.seconds.unwrap_or(5),
+            markdown: args.markdown,
         };
-        http::run(&workspace, &binary, &load)?;
+        l4::run(&workspace, &options)?;
+    }
+    let binary = || match &given {
+        Some(binary) => Ok(PathBuf::from(binary)),
+        None => build::binary(&workspace, true),
+    };
+    if args.planes.contains(&Plane::Ports) {
+        ports::run(&workspace, &binary()?, args.seconds)?;
+    }
+    if args.planes.contains(&Plane::Http) && !http_parts.is_empty() {
+        let binary = binary()?;
+        let options = http::Options {
+            parts: http_parts,
+            rounds: args.rounds.unwrap_or(9),
+            seconds: args.seconds.unwrap_or(1),
+            connections: args.connections,
+            logs: args.logs,
+            markdown: args.markdown,
+        };
+        http::run(&workspace, &binary, &options)?;
     }
     Ok(())
 }
 
-fn l4(workspace: &Workspace) -> Result<()> {
-    shell::heading("XDP, per packet");
-    let mut cargo = workspace.cargo();
-    cargo
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "weir-dataplane-tests",
-            "--example",
-            "xdp_cost",
-        ])
-        .env("WEIR_EBPF_OBJECT", workspace.object());
-    shell::run(&mut cargo).context("building the example xdp_cost")?;
-    let mut example = Command::new(workspace.target.join("release/examples/xdp_cost"));
-    example.arg("--json").env("WEIR_EBPF_OBJECT", workspace.object());
-    shell::note("measuring: about a quarter of a minute");
-    let text =
-        shell::output(&mut example).context("measuring weir_xdp (it loads eBPF programs: root is needed)")?;
-    let cases: Value = serde_json::from_str(&text).context("reading what xdp_cost wrote")?;
-    shell::note(&format!(
-        "{:<24}{:>8}{:>8}{:>8}{:>8}",
-        "ns per packet", "bare", "min", "median", "ratio"
-    ));
-    for case in cases.as_array().context("xdp_cost wrote no list of cases")? {
-        let figure = |key: &str| case.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        let name = case.get("case").and_then(Value::as_str).unwrap_or_default();
-        let [bare, min, median, ratio] = ["bare_ns", "min_ns", "median_ns", "ratio"].map(figure);
-        shell::note(&format!(
-            "{name:<24}{bare:>8.1}{min:>8.1}{median:>8.1}{ratio:>8.2}"
-        ));
-    }
-    write(
-        workspace,
-        "l4",
-        &json!({ "bench": "l4", "unit": "ns per packet", "cases": cases }),
-    )
+/// The middle one; of an even number the upper.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// What the working tree was made from, with a mark if it was changed since.
+fn commit(workspace: &Workspace) -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty"])
+        .current_dir(&workspace.root);
+    Some(shell::output(&mut git).ok()?.trim().to_owned())
 }
 
 /// Leaves a report at `target/bench/NAME.json`.

@@ -20,7 +20,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The targets.
-    #[arg(value_name = "TARGET", default_values = ["packet", "http-head", "config"])]
+    #[arg(value_name = "TARGET", default_values = ["packet", "http-head", "http2-front", "first-bytes", "vrrp", "config"])]
     targets: Vec<Target>,
     /// Seconds for each.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,6 +36,12 @@ enum Target {
     Packet,
     /// Heads of HTTP requests and responses.
     HttpHead,
+    /// Frames of a client of HTTP/2.
+    Http2Front,
+    /// A PROXY header, or a TLS ClientHello that is passed on.
+    FirstBytes,
+    /// A VRRP advert, and what happens to a group of virtual routers.
+    Vrrp,
     /// weir.toml.
     Config,
 }
@@ -46,6 +52,9 @@ impl Target {
         match self {
             Self::Packet => "packet",
             Self::HttpHead => "http_head",
+            Self::Http2Front => "http2_front",
+            Self::FirstBytes => "first_bytes",
+            Self::Vrrp => "vrrp",
             Self::Config => "config",
         }
     }
@@ -53,8 +62,8 @@ impl Target {
     /// The longest input that can mean anything new.
     fn longest(self) -> u32 {
         match self {
-            Self::Packet => 2_048,
-            Self::HttpHead => 4_096,
+            Self::Packet | Self::Vrrp => 2_048,
+            Self::HttpHead | Self::Http2Front | Self::FirstBytes => 4_096,
             Self::Config => 8_192,
         }
     }

@@ -14,6 +14,7 @@ mod fuzz;
 mod lint;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -47,6 +48,7 @@ enum Task {
     Tidy(tidy::Args),
     Fuzz(fuzz::Args),
     Bench(bench::Args),
+    Soak(soak::Args),
     Deploy(deploy::Args),
 }
 
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Task::Tidy(args) => tidy::run(args),
         Task::Fuzz(args) => fuzz::run(args),
         Task::Bench(args) => bench::run(args),
+        Task::Soak(args) => soak::run(args),
         Task::Deploy(args) => deploy::run(args),
     };
     match done {

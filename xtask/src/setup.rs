@@ -3,7 +3,11 @@
 //! Owns the list of needs per task and the report of them. `setup/apt.rs` installs packages, `setup/bpf.rs` the eBPF
 //! toolchain, `setup/cargo_tools.rs` rustup components and cargo's tools. Running it again changes nothing.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -51,7 +55,7 @@ pub(crate) enum Task {
     Test,
     /// The lab with real clients and backends.
     Demo,
-    /// The comparison with HAProxy.
+    /// The comparisons with HAProxy and nftables.
     Bench,
     /// rustfmt, clippy, cargo-deny.
     Lint,
@@ -61,10 +65,22 @@ pub(crate) enum Task {
 
 /// A program, the package that brings it, and what it is for.
 struct Program {
+    /// Its name; of what is no program of its own, a file with its path.
     name: &'static str,
     package: &'static str,
     why: &'static str,
     tasks: &'static [Task],
+}
+
+impl Program {
+    fn find(&self) -> Option<PathBuf> {
+        let file = Path::new(self.name);
+        if file.is_absolute() {
+            file.is_file().then(|| file.to_path_buf())
+        } else {
+            shell::find(self.name)
+        }
+    }
 }
 
 const PROGRAMS: &[Program] = {
@@ -86,13 +102,13 @@ const PROGRAMS: &[Program] = {
             name: "ip",
             package: "iproute2",
             why: "network namespaces",
-            tasks: &[Test, Demo],
+            tasks: &[Test, Demo, Bench],
         },
         Program {
             name: "ethtool",
             package: "ethtool",
             why: "offloads of test links",
-            tasks: &[Test, Demo],
+            tasks: &[Test, Demo, Bench],
         },
         Program {
             name: "nginx",
@@ -101,10 +117,46 @@ const PROGRAMS: &[Program] = {
             tasks: &[Test, Demo, Bench],
         },
         Program {
+            name: "/usr/sbin/mariadbd",
+            package: "mariadb-server",
+            why: "a real backend of mode tcp",
+            tasks: &[Test],
+        },
+        Program {
             name: "curl",
             package: "curl",
             why: "real HTTP client",
             tasks: &[Test, Demo],
+        },
+        Program {
+            name: "chromium",
+            package: "chromium",
+            why: "a real browser",
+            tasks: &[Test],
+        },
+        Program {
+            name: "tshark",
+            package: "tshark",
+            why: "reads what `weir capture` writes",
+            tasks: &[Test],
+        },
+        Program {
+            name: "nghttpd",
+            package: "nghttp2-server",
+            why: "backend that speaks HTTP/2",
+            tasks: &[Test],
+        },
+        Program {
+            name: "h2load",
+            package: "nghttp2-client",
+            why: "clients that speak HTTP/2",
+            tasks: &[Test, Bench],
+        },
+        Program {
+            name: "/usr/lib/python3/dist-packages/grpc/__init__.py",
+            package: "python3-grpcio",
+            why: "real gRPC client and backend",
+            tasks: &[Test],
         },
         Program {
             name: "nsd",
@@ -119,22 +171,58 @@ const PROGRAMS: &[Program] = {
             tasks: &[Test],
         },
         Program {
+            name: "bird",
+            package: "bird2",
+            why: "real routing daemon",
+            tasks: &[Test],
+        },
+        Program {
+            name: "traceroute",
+            package: "traceroute",
+            why: "shows the box as a hop",
+            tasks: &[Test],
+        },
+        Program {
             name: "promtool",
             package: "prometheus",
             why: "checks the metrics",
             tasks: &[Test],
         },
         Program {
+            name: "keepalived",
+            package: "keepalived",
+            why: "the other of two virtual routers",
+            tasks: &[Test],
+        },
+        Program {
             name: "haproxy",
             package: "haproxy",
             why: "to compare with",
-            tasks: &[Bench],
+            tasks: &[Test, Bench],
         },
         Program {
             name: "wrk",
             package: "wrk",
             why: "HTTP load",
             tasks: &[Bench],
+        },
+        Program {
+            name: "nft",
+            package: "nftables",
+            why: "to compare with",
+            tasks: &[Bench],
+        },
+        Program {
+            name: "/usr/lib/python3/dist-packages/websockets/__init__.py",
+            package: "python3-websockets",
+            why: "real WebSocket client and backend",
+            tasks: &[Test],
+        },
+        Program {
+            name: "iperf3",
+            package: "iperf3",
+            why: "TCP streams",
+            tasks: &[Test, Bench],
         },
         Program {
             name: "taskset",
@@ -174,7 +262,7 @@ pub(crate) fn ensure(workspace: &Workspace, tasks: &[Task], recipe: Option<Recip
         apt::install(&packages(&missing))?;
         let still: Vec<_> = missing
             .iter()
-            .filter(|p| shell::find(p.name).is_none())
+            .filter(|p| p.find().is_none())
             .map(|p| p.name)
             .collect();
         if !still.is_empty() {
@@ -236,7 +324,7 @@ fn check(workspace: &Workspace, tasks: &[Task], recipe: Option<Recipe>) -> Resul
         .iter()
         .filter(|p| p.tasks.iter().any(|t| tasks.contains(t)))
     {
-        let file = shell::find(program.name).map(|f| f.display().to_string());
+        let file = program.find().map(|f| f.display().to_string());
         report(
             program.name,
             file.ok_or_else(|| format!("{}: package {}", program.why, program.package)),
@@ -280,7 +368,7 @@ fn missing_programs(tasks: &[Task]) -> Vec<&'static Program> {
     let wanted = PROGRAMS
         .iter()
         .filter(|p| p.tasks.iter().any(|t| tasks.contains(t)));
-    wanted.filter(|p| shell::find(p.name).is_none()).collect()
+    wanted.filter(|p| p.find().is_none()).collect()
 }
 
 fn packages(programs: &[&Program]) -> Vec<String> {
@@ -300,7 +388,9 @@ fn needs_object(tasks: &[Task]) -> bool {
 }
 
 fn needs_kernel(tasks: &[Task]) -> bool {
-    tasks.iter().any(|t| matches!(t, Task::Test | Task::Demo))
+    tasks
+        .iter()
+        .any(|t| matches!(t, Task::Test | Task::Demo | Task::Bench))
 }
 
 /// What tests and demo need of the running kernel: type information, and a mounted BPF file system (which `mend`

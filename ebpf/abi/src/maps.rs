@@ -1,7 +1,13 @@
 //! Keys and values of the maps.
 
+mod words;
+
 use core::mem::{offset_of, size_of};
 
+pub use self::words::{
+    action, backend, capture, filter, flow, fragment, known, limit, list, nat, next_hop, returns, service,
+    settings, stage, take,
+};
 use crate::{
     addr::Addr16,
     hash::{Field, fields},
@@ -35,6 +41,9 @@ macro_rules! shared {
 
 shared! {
     /// What a client addresses. Key of `SERVICES` and `STEER`.
+    ///
+    /// Port 0 stands for every port of the address. With an ICMP protocol number and port 0 it is the address itself:
+    /// see [`action::ADDRESS`].
     ServiceKey(20) {
         /// The virtual address.
         addr: Addr16,
@@ -43,19 +52,36 @@ shared! {
     }
 
     /// A service as XDP sees it. Replaced whole, by one map update: a reader sees the old or the new one.
-    Service(24) {
-        /// Index into `SERVICE_TRAFFIC`, from 0.
+    Service(48) {
+        /// Index into `SERVICE_TRAFFIC` and `SERVICE_LIMITS`, from 0.
         id: u32,
-        /// [`action::RELAY`] or [`action::NAT`].
+        /// One of [`action`].
         action: u32,
         /// First slot of its ring in `RINGS`.
         ring_offset: u32,
         /// Slots of its ring; 0 when no backend may take traffic.
         ring_len: u32,
-        /// Reserved, 0.
+        /// Bits of [`service`].
         flags: u32,
         /// Counts up with each change of the ring.
         generation: u32,
+        /// What of the source address the hash takes in, when [`service::HASH_MASKED`] is set: a mask, as it lies in
+        /// [`Addr16`].
+        hash_mask: [u32; 4],
+        /// `full-nat`: first of its entries in `NAT_SOURCES`.
+        sources: u32,
+        /// `full-nat`: its entries per CPU. CPU `n` owns those from `sources + n * source_count` on.
+        source_count: u32,
+    }
+
+    /// An entry of `SERVICES` that a CPU has met. A look-up in a hash map is a quarter of what a forwarded packet costs.
+    KnownService(80) {
+        /// [`filter::EPOCH`] before the entry was looked up; 0: there is none.
+        epoch: u64,
+        /// Its key, as three words in memory order, the last half empty.
+        key: [u64; 3],
+        /// It.
+        service: Service,
     }
 
     /// One slot of a Maglev ring; 8 bytes, 8-aligned, so that it is read and written whole.
@@ -70,13 +96,75 @@ shared! {
     }
 
     /// A backend. Key: its index.
-    Backend(24) {
-        /// Its address, of the same family as the VIP in `nat`.
+    Backend(32) {
+        /// Its address; of the same family as the VIP, but for `ipip`, where it is the tunnel's end.
         addr: Addr16,
         /// Its port, network order in the low 16 bits; 0: the client's destination port is kept.
         port: u32,
         /// Bits of [`backend`].
         flags: u32,
+        /// Index into `NEXT_HOPS` of the way there; 0: the kernel's routes are asked for each packet.
+        next_hop: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
+
+    /// A way out of the box, as control resolved it. Key: its index; 0 is never used. Never changed while something
+    /// names it: a new way is a new entry.
+    NextHop(32) {
+        /// Index of the interface to send by, one that XDP can send by: for a VLAN device the one below it.
+        ifindex: u32,
+        /// Largest IP packet in bytes.
+        mtu: u32,
+        /// Link address of the next hop, as it lies in the frame.
+        destination: [u16; 3],
+        /// Link address of the interface.
+        source: [u16; 3],
+        /// Bits of [`next_hop`].
+        flags: u32,
+        /// Outer VLAN tag, TPID and TCI as they lie in the frame; 0: none. Counts with [`next_hop::SET_TAGS`].
+        outer_tag: u32,
+        /// Inner VLAN tag likewise.
+        inner_tag: u32,
+    }
+
+    /// What a VLAN device stands for. Key of `VLANS`: its index.
+    Vlan(16) {
+        /// Index of the interface below, the one that XDP can send by.
+        ifindex: u32,
+        /// Outer tag, as in [`NextHop`].
+        outer_tag: u32,
+        /// Inner tag; 0: there is one only.
+        inner_tag: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
+
+    /// A network, as a longest-prefix match wants it. Key of `ROUTES` and `LISTS`.
+    Prefix(20) {
+        /// Bits that count, of 128: for IPv4 the prefix length and 96.
+        len: u32,
+        /// The network's address.
+        addr: Addr16,
+    }
+
+    /// An entry of `LISTS`: what is done with packets from a network.
+    ListEntry(8) {
+        /// When it ends: seconds of CLOCK_MONOTONIC; 0: never.
+        until: u32,
+        /// Bits of [`list`].
+        flags: u32,
+    }
+
+    /// Who takes in connections to the addresses of a network. Value of `TAKEN`.
+    Taken(132) {
+        /// How many of the ranges count; or [`take::OWN`].
+        count: u32,
+        /// Ranges of TCP ports, host order: the first in the low half, the last in the high half. The first range that
+        /// holds a port decides.
+        ports: [u32; take::RANGES],
+        /// Of each range, the index into `SOCKETS`.
+        sockets: [u32; take::RANGES],
     }
 
     /// A flow as it arrives: source, destination, ports, protocol.
@@ -92,14 +180,98 @@ shared! {
     }
 
     /// What the flow table remembers.
-    FlowState(8) {
+    FlowState(32) {
+        /// Packets towards the backend, as far as the flow was looked up: all of them with [`settings::ACCOUNTING`].
+        packets: u64,
+        /// Bytes of them, Ethernet header included.
+        bytes: u64,
         /// Index into `BACKENDS`.
         backend: u32,
         /// When it was recorded: seconds of CLOCK_MONOTONIC.
         recorded: u32,
+        /// When it was last looked up.
+        seen: u32,
+        /// Service id, and bits of [`flow`] above it.
+        service: u32,
     }
 
-    /// Source of a reply. Key of `RETURNS`.
+    /// `full-nat`: what becomes of the packets of a client's flow. Value of `NAT_FLOWS`.
+    NatFlow(32) {
+        /// The source address that the backend sees.
+        source: Addr16,
+        /// The source port that the backend sees, network order in the low 16 bits.
+        port: u32,
+        /// Index into `BACKENDS`.
+        backend: u32,
+        /// When it was made: seconds of CLOCK_MONOTONIC.
+        recorded: u32,
+        /// When a packet towards the backend was last seen, to within [`nat::REFRESH`] seconds.
+        seen: u32,
+    }
+
+    /// `full-nat`: what becomes of the replies. Value of `NAT_REPLIES`, keyed by the reply as the backend sends it.
+    NatReply(72) {
+        /// Packets towards the client.
+        packets: u64,
+        /// Bytes of them, Ethernet header included.
+        bytes: u64,
+        /// The client.
+        client: Addr16,
+        /// The address it reached.
+        vip: Addr16,
+        /// Ports that the reply gets: the VIP's, then the client's, as they lie in the packet.
+        ports: u32,
+        /// Service id.
+        service: u32,
+        /// Index into `BACKENDS`.
+        backend: u32,
+        /// When a packet of either direction was last seen, to within [`nat::REFRESH`] seconds.
+        seen: u32,
+        /// When it ended (both FINs, or a RST): seconds of CLOCK_MONOTONIC; 0: it has not.
+        closed: u32,
+        /// Bits of [`nat`], and in the high 16 bits the service's largest MSS; 0: what the way's MTU leaves.
+        flags: u32,
+    }
+
+    /// `full-nat`: a source address and a block of its ports that one CPU owns.
+    NatSource(24) {
+        /// The address.
+        addr: Addr16,
+        /// First port of the block, host order.
+        first: u32,
+        /// Ports in it.
+        count: u32,
+    }
+
+    /// What the fragments of one datagram have in common. Key of `FRAGMENTS`.
+    FragmentKey(40) {
+        /// Source address.
+        src: Addr16,
+        /// Destination address.
+        dst: Addr16,
+        /// Identification, as it lies in the packet.
+        id: u32,
+        /// IP protocol number.
+        proto: u32,
+    }
+
+    /// What the first fragment's way says of the others.
+    FragmentState(48) {
+        /// What the source address becomes.
+        src: Addr16,
+        /// What the destination address becomes.
+        dst: Addr16,
+        /// Service id.
+        service: u32,
+        /// Index into `BACKENDS`.
+        backend: u32,
+        /// One of [`action`], and [`fragment::OUT`].
+        action: u32,
+        /// When the first fragment came: seconds of CLOCK_MONOTONIC.
+        recorded: u32,
+    }
+
+    /// Source of a reply. Key of `RETURNS`. Port 0: every port of the address.
     ReturnKey(20) {
         /// The backend's address.
         addr: Addr16,
@@ -111,7 +283,8 @@ shared! {
     ReturnTarget(32) {
         /// The VIP. Meaningless with [`returns::SHARED`].
         vip: Addr16,
-        /// The VIP's port, network order in the low 16 bits.
+        /// The VIP's port, network order in the low 16 bits; 0: the reply's own is kept. In the high 16 the largest MSS for
+        /// SYN-ACKs; 0: what the way's MTU leaves.
         port: u32,
         /// Service id, for its traffic.
         service: u32,
@@ -125,7 +298,7 @@ shared! {
     ReturnVip(28) {
         /// The VIP.
         vip: Addr16,
-        /// The VIP's port, network order in the low 16 bits.
+        /// The VIP's port, and the MSS, as in [`ReturnTarget`].
         port: u32,
         /// Service id, for its traffic.
         service: u32,
@@ -133,9 +306,58 @@ shared! {
         backend: u32,
     }
 
+    /// A QUIC server id. Key of `QUIC_IDS`; its value is the backend's index.
+    QuicKey(16) {
+        /// The id's bytes, the first in the lowest.
+        id: u64,
+        /// Service id.
+        service: u32,
+        /// Bytes of the id, 1 to 8.
+        len: u32,
+    }
+
+    /// A network of clients, as one service counts it. Key of `CLIENTS`.
+    ClientKey(20) {
+        /// The network's address.
+        addr: Addr16,
+        /// Service id.
+        service: u32,
+    }
+
+    /// What one network of clients has open with one service.
+    ClientState(16) {
+        /// The second that `started` belongs to.
+        second: u32,
+        /// Connections begun in it.
+        started: u32,
+        /// Connections open, as far as their ends were seen; control counts anew from time to time.
+        open: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
+
+    /// What one network of clients may have of one service. Index: the service's id.
+    ServiceLimits(40) {
+        /// New connections per second; 0: any number.
+        rate: u32,
+        /// Open connections; 0: any number.
+        open: u32,
+        /// Seconds that a network which goes beyond is banned for; 0: what is too much is dropped, no more.
+        ban: u32,
+        /// What of an IPv4 source names the network: a mask, as it lies in the packet.
+        mask_v4: u32,
+        /// The same for IPv6.
+        mask_v6: [u32; 4],
+        /// Prefix length that [`Self::mask_v4`] stands for, in the low 16 bits, and that of [`Self::mask_v6`] above.
+        prefixes: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
+
     /// What an operator may tune without new code. Written whole.
-    Settings(48) {
-        /// Key of the flow hash (SipHash-1-3), two little-endian words. Boxes that share it place flows alike.
+    Settings(128) {
+        /// The key that [`Self::flow_key`] and the rings are made of, two little-endian words. Boxes that share it place
+        /// flows alike.
         hash_key: [u64; 2],
         /// Seconds after a slot's change during which an unrecorded TCP flow is taken for an older one.
         tcp_grace: u32,
@@ -147,8 +369,29 @@ shared! {
         record_limit: u32,
         /// Interface index that routes are looked up from: `lo`, whose forwarding switch weir sets.
         fib_ifindex: u32,
-        /// Reserved, 0.
-        reserved: [u32; 3],
+        /// Bits of [`settings`].
+        flags: u32,
+        /// SYNs per CPU and second to services of the relay, beyond which they are answered by cookies; counts with
+        /// [`settings::COOKIES`].
+        cookie_rate: u32,
+        /// Answers that XDP makes itself (echo, RST, ICMP errors) per CPU and second.
+        reply_limit: u32,
+        /// `ipip`: network that IPv4 outer sources are taken from, as it lies in the packet.
+        tunnel_v4: u32,
+        /// Bits of it that the flow's hash fills.
+        tunnel_v4_host: u32,
+        /// The same for IPv6; the hash fills the last word under [`Self::tunnel_v6_host`].
+        tunnel_v6: [u32; 4],
+        /// Bits of the last word of [`Self::tunnel_v6`] that the flow's hash fills.
+        tunnel_v6_host: u32,
+        /// `full-nat`: seconds of silence after which an open TCP flow's port may be used again.
+        nat_tcp_idle: u32,
+        /// `full-nat`: the same for UDP.
+        nat_udp_idle: u32,
+        /// `full-nat`: seconds for which the port of a TCP flow that ended rests (TIME_WAIT).
+        nat_time_wait: u32,
+        /// Key of the flow hash: `weir_fastpath::hash::expand` of [`Self::hash_key`].
+        flow_key: [u32; 10],
     }
 
     /// A per-CPU limit per second. Key: one of [`limit`].
@@ -182,6 +425,48 @@ shared! {
         /// Reserved, 0.
         reserved: u32,
     }
+
+    /// Which packets are captured. All that is set must agree.
+    CaptureFilter(64) {
+        /// An address that must be the packet's source or destination, under [`Self::mask`].
+        addr: Addr16,
+        /// Bits of [`Self::addr`] that count; all zero: any address.
+        mask: Addr16,
+        /// A port that must be the packet's source or destination, network order in the low 16 bits; 0: any.
+        port: u32,
+        /// IP protocol number; 0: any.
+        proto: u32,
+        /// Number of a reason, and 1 more; 0: any.
+        reason: u32,
+        /// A verdict ([`crate::Verdict`]'s number), and 1 more; 0: any.
+        verdict: u32,
+        /// When the capture ends by itself: seconds of CLOCK_MONOTONIC. Whoever captures renews it.
+        until: u32,
+        /// Bytes of a packet that are kept, at most [`capture::SNAP`].
+        snap: u32,
+        /// One of this many packets is kept; 0 and 1: every one.
+        sample: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
+
+    /// What stands before a captured packet's bytes in `CAPTURED`.
+    CaptureRecord(32) {
+        /// CLOCK_MONOTONIC in nanoseconds.
+        time: u64,
+        /// Bytes of the frame as it came in.
+        frame_len: u32,
+        /// Bytes of it that follow.
+        captured: u32,
+        /// The interface it came in by.
+        ifindex: u32,
+        /// The interface it left by; 0 if it did not.
+        egress: u32,
+        /// Number of the reason.
+        reason: u32,
+        /// Reserved, 0.
+        reserved: u32,
+    }
 }
 
 const _: () = assert!(align_of::<Traffic>() == 8);
@@ -190,39 +475,4 @@ const _: () = assert!(align_of::<Traffic>() == 8);
 #[inline(always)]
 pub const fn port_proto(port_network_order: u16, protocol: u8) -> u32 {
     port_network_order as u32 | (protocol as u32) << 16
-}
-
-/// Values of [`Service::action`].
-pub mod action {
-    /// Up to the stack, where `weir_steer` finds the relay's socket.
-    pub const RELAY: u32 = 0;
-    /// Rewrite the destination and forward; the backend answers through this box.
-    pub const NAT: u32 = 1;
-}
-
-/// Keys of `RECORD_LIMIT`.
-pub mod limit {
-    /// New flows recorded; the limit is [`Settings::record_limit`](super::Settings::record_limit).
-    pub const FLOWS: u32 = 0;
-    /// Neighbor events; the limit is [`NEIGHBOR_EVENTS`].
-    pub const EVENTS: u32 = 1;
-    /// Entries of the map.
-    pub const COUNT: u32 = 2;
-
-    /// Neighbor events per CPU and second: next hops that are asked for at once, when a box starts, say.
-    pub const NEIGHBOR_EVENTS: u32 = 256;
-}
-
-/// Bits of [`Backend::flags`](super::maps::Backend).
-pub mod backend {
-    /// Takes the flows it has (up, or draining). Without it its flows are remapped.
-    pub const ALIVE: u32 = 1;
-    /// Several VIPs share it: the flow's VIP must be remembered for the replies.
-    pub const SHARED: u32 = 2;
-}
-
-/// Bits of [`ReturnTarget::flags`](super::maps::ReturnTarget).
-pub mod returns {
-    /// Several VIPs share this backend address: ask `RETURN_FLOWS`.
-    pub const SHARED: u32 = 1;
 }

@@ -4,8 +4,13 @@
 use core::mem::size_of;
 
 use crate::{
-    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, hash::fnv, maps::limit, names,
+    Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
+    FragmentState, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Prefix,
+    QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey,
+    ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
+    hash::fnv,
+    maps::{capture, filter, known, limit, stage},
+    names,
 };
 
 /// Slots of a ring unless configured otherwise: a prime, about 650 for each of 100 backends.
@@ -17,10 +22,14 @@ pub mod kind {
     pub const HASH: u32 = 1;
     /// `BPF_MAP_TYPE_ARRAY`
     pub const ARRAY: u32 = 2;
+    /// `BPF_MAP_TYPE_PROG_ARRAY`
+    pub const PROG_ARRAY: u32 = 3;
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`
     pub const PERCPU_ARRAY: u32 = 6;
     /// `BPF_MAP_TYPE_LRU_HASH`
     pub const LRU_HASH: u32 = 9;
+    /// `BPF_MAP_TYPE_LPM_TRIE`
+    pub const LPM_TRIE: u32 = 11;
     /// `BPF_MAP_TYPE_SOCKMAP`
     pub const SOCKMAP: u32 = 15;
     /// `BPF_MAP_TYPE_RINGBUF`
@@ -29,6 +38,8 @@ pub mod kind {
 
 /// Map flags of the kernel.
 pub mod flag {
+    /// `BPF_F_NO_PREALLOC`
+    pub const NO_PREALLOC: u32 = 1;
     /// `BPF_F_MMAPABLE`
     pub const MMAPABLE: u32 = 1 << 10;
 }
@@ -43,9 +54,28 @@ pub mod capacity {
     pub const BACKENDS: u32 = 4096;
     /// Slots of all rings, 8 bytes each: 16 rings of the default size, 8 MiB.
     pub const RINGS: u32 = 16 * RING_SLOTS;
-    /// Flows remembered, the least recently used given up first. Allocated in
-    /// advance, 112 bytes each: 28 MiB.
+    /// Ways out of the box, index 0 unused.
+    pub const NEXT_HOPS: u32 = 8192;
+    /// Networks that clients are reached through.
+    pub const ROUTES: u32 = 16_384;
+    /// VLAN devices.
+    pub const VLANS: u32 = 4096;
+    /// Flows remembered. Allocated in advance, 128 bytes each: 32 MiB.
     pub const FLOWS: u32 = 262_144;
+    /// Flows by `full-nat`, in each of the two tables. Allocated in advance, 128 and 168 bytes.
+    pub const NAT_FLOWS: u32 = 65_536;
+    /// Source addresses of `full-nat`, times CPUs.
+    pub const NAT_SOURCES: u32 = 4096;
+    /// Datagrams in fragments that are under way.
+    pub const FRAGMENTS: u32 = 8192;
+    /// QUIC server ids.
+    pub const QUIC_IDS: u32 = 4096;
+    /// Networks that are allowed or banned. Allocated as needed.
+    pub const LISTS: u32 = 262_144;
+    /// Networks of clients that are counted.
+    pub const CLIENTS: u32 = 65_536;
+    /// Bytes of the ring of captured packets.
+    pub const CAPTURED: u32 = 4 << 20;
     /// Backend addresses that answer. Allocated in advance, 120 bytes each.
     pub const RETURNS: u32 = 8192;
     /// Flows of shared backends. Allocated in advance, 136 bytes each: 8.5 MiB.
@@ -56,6 +86,8 @@ pub mod capacity {
     pub const STEER: u32 = 4096;
     /// Listening sockets.
     pub const SOCKETS: u32 = 4096;
+    /// Networks that connections are taken in for, and addresses of the box's own. Allocated as needed.
+    pub const TAKEN: u32 = 16_384;
     /// Bytes of the ring of neighbor events: 2048 events.
     pub const EVENTS: u32 = 64 * 1024;
     /// Next hops whose resolution was asked for a short while ago.
@@ -112,14 +144,40 @@ impl MapSpec {
     }
 }
 
+/// Bytes of `SCRATCH`: a captured packet with its record.
+pub const SCRATCH_BYTES: usize = size_of::<CaptureRecord>() + capture::SNAP as usize;
+
+/// Words of `PARKED`: for the packet, for a record that a program with a full stack writes to another map, and for what the
+/// packet becomes by `full-nat`.
+pub const PARKED_WORDS: usize = PARKED_NAT_AT + 8;
+/// The first of those words that are for a record.
+pub const PARKED_RECORD_AT: usize = 16;
+/// The first of those words that are `full-nat`'s.
+pub const PARKED_NAT_AT: usize = 32;
+
 /// Every map of the programs, in the order in which they are created.
-pub const MAPS: [MapSpec; 15] = [
+pub const MAPS: [MapSpec; 35] = [
     MapSpec::new::<ServiceKey, Service>(names::SERVICES, kind::HASH, capacity::SERVICES),
     MapSpec::new::<u32, Backend>(names::BACKENDS, kind::ARRAY, capacity::BACKENDS),
     MapSpec::new::<u32, Slot>(names::RINGS, kind::ARRAY, capacity::RINGS).flags(flag::MMAPABLE),
-    MapSpec::new::<FlowKey, FlowState>(names::FLOWS, kind::LRU_HASH, capacity::FLOWS),
+    MapSpec::new::<u32, [u64; filter::VALUE]>(names::FILTER, kind::ARRAY, 1)
+        .flags(flag::MMAPABLE)
+        .fixed(),
+    MapSpec::new::<u32, NextHop>(names::NEXT_HOPS, kind::ARRAY, capacity::NEXT_HOPS),
+    MapSpec::new::<Prefix, u32>(names::ROUTES, kind::LPM_TRIE, capacity::ROUTES).flags(flag::NO_PREALLOC),
+    MapSpec::new::<u32, Vlan>(names::VLANS, kind::HASH, capacity::VLANS),
+    MapSpec::new::<FlowKey, FlowState>(names::FLOWS, kind::HASH, capacity::FLOWS),
     MapSpec::new::<ReturnKey, ReturnTarget>(names::RETURNS, kind::HASH, capacity::RETURNS),
     MapSpec::new::<FlowKey, ReturnVip>(names::RETURN_FLOWS, kind::LRU_HASH, capacity::RETURN_FLOWS),
+    MapSpec::new::<FlowKey, NatFlow>(names::NAT_FLOWS, kind::HASH, capacity::NAT_FLOWS),
+    MapSpec::new::<FlowKey, NatReply>(names::NAT_REPLIES, kind::HASH, capacity::NAT_FLOWS),
+    MapSpec::new::<u32, NatSource>(names::NAT_SOURCES, kind::ARRAY, capacity::NAT_SOURCES),
+    MapSpec::new::<u32, u64>(names::NAT_CURSORS, kind::PERCPU_ARRAY, capacity::SERVICE_TRAFFIC),
+    MapSpec::new::<FragmentKey, FragmentState>(names::FRAGMENTS, kind::LRU_HASH, capacity::FRAGMENTS),
+    MapSpec::new::<QuicKey, u32>(names::QUIC_IDS, kind::HASH, capacity::QUIC_IDS),
+    MapSpec::new::<Prefix, ListEntry>(names::LISTS, kind::LPM_TRIE, capacity::LISTS).flags(flag::NO_PREALLOC),
+    MapSpec::new::<ClientKey, ClientState>(names::CLIENTS, kind::LRU_HASH, capacity::CLIENTS),
+    MapSpec::new::<u32, ServiceLimits>(names::SERVICE_LIMITS, kind::ARRAY, capacity::SERVICE_TRAFFIC),
     MapSpec::new::<u32, Settings>(names::SETTINGS, kind::ARRAY, 1).fixed(),
     MapSpec::new::<u32, u64>(names::REASONS, kind::PERCPU_ARRAY, REASON_COUNT as u32).fixed(),
     MapSpec::new::<u32, Traffic>(
@@ -129,10 +187,17 @@ pub const MAPS: [MapSpec; 15] = [
     ),
     MapSpec::new::<u32, Traffic>(names::BACKEND_TRAFFIC, kind::PERCPU_ARRAY, capacity::BACKENDS),
     MapSpec::new::<u32, RecordLimit>(names::RECORD_LIMIT, kind::PERCPU_ARRAY, limit::COUNT).fixed(),
+    MapSpec::new::<u32, CaptureFilter>(names::CAPTURE, kind::ARRAY, 1).fixed(),
+    MapSpec::new::<(), ()>(names::CAPTURED, kind::RINGBUF, capacity::CAPTURED),
+    MapSpec::new::<u32, u32>(names::STAGES, kind::PROG_ARRAY, stage::COUNT).fixed(),
     MapSpec::new::<ServiceKey, u32>(names::STEER, kind::HASH, capacity::STEER),
     MapSpec::new::<u32, u32>(names::SOCKETS, kind::SOCKMAP, capacity::SOCKETS),
+    MapSpec::new::<Prefix, Taken>(names::TAKEN, kind::LPM_TRIE, capacity::TAKEN).flags(flag::NO_PREALLOC),
     MapSpec::new::<(), ()>(names::EVENTS, kind::RINGBUF, capacity::EVENTS),
     MapSpec::new::<NeighborEvent, u32>(names::NEIGHBORS, kind::LRU_HASH, capacity::NEIGHBORS),
+    MapSpec::new::<u32, [u8; SCRATCH_BYTES]>(names::SCRATCH, kind::PERCPU_ARRAY, 1).fixed(),
+    MapSpec::new::<u32, [u64; PARKED_WORDS]>(names::PARKED, kind::PERCPU_ARRAY, 1).fixed(),
+    MapSpec::new::<u32, KnownService>(names::KNOWN_SERVICES, kind::PERCPU_ARRAY, known::COUNT).fixed(),
 ];
 
 pub(crate) const fn fold(mut hash: u64) -> u64 {

@@ -27,6 +27,13 @@ impl Delta {
         Self(self.0 + !old as u64 + new as u64)
     }
 
+    /// Both together.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// The checksum after the changes, from the checksum before: `~(~C + ~m + m')`.
     #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
@@ -51,6 +58,55 @@ impl Delta {
             sum => sum,
         }
     }
+}
+
+/// The sum over words as they lie in the packet, for a checksum that is made anew (RFC 1071).
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// Of nothing.
+    pub const NONE: Self = Self(0);
+
+    /// One more word. Up to a few thousand fit before the sum could overflow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// The four words of an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self, words: &[u32; 4]) -> Self {
+        let [a, b, c, d] = *words;
+        self.word(a).word(b).word(c).word(d)
+    }
+
+    /// Both together.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    /// The checksum over all of it.
+    #[inline(always)]
+    pub const fn checksum(self) -> u16 {
+        Delta(self.0).apply(0xffff)
+    }
+}
+
+/// The checksum over whole words, as they lie in the packet, of which the checksum's own is 0 (RFC 1071).
+#[inline(always)]
+pub const fn sum_words<const N: usize>(words: &[u32; N]) -> u16 {
+    let mut sum = 0;
+    let mut i = 0;
+    while i < N {
+        sum += words[i] as u64;
+        i += 1;
+    }
+    Delta(sum).apply(0xffff)
 }
 
 #[cfg(test)]

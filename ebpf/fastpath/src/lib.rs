@@ -14,18 +14,27 @@
 //! a program that can't be loaded), every offset that is computed at run time goes through [`window::Window::skip`], and
 //! nothing of the packet is changed before everything was decided.
 #![no_std]
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    feature(asm_experimental_arch, core_intrinsics),
+    allow(internal_features, reason = "the compiler is one that this was tested with")
+)]
 
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+pub mod capture;
 pub mod checksum;
+pub mod emit;
+pub mod filter;
+pub mod frame;
 pub mod hash;
 pub mod maglev;
 #[cfg(any(test, feature = "std"))]
 pub mod memory;
 pub mod parse;
 pub mod pipeline;
+pub mod quic;
 pub mod rewrite;
 pub mod ring;
 pub mod tables;
@@ -33,6 +42,7 @@ pub mod tables;
 mod testing;
 pub mod window;
 
-pub use pipeline::{Outcome, handle};
+pub use frame::Frame;
+pub use pipeline::{Outcome, Step, Stop, handle};
 pub use tables::{Direction, Route, RouteQuery, Tables};
 pub use window::Window;

@@ -1,17 +1,25 @@
 //! [`Tables`] in ordinary memory: the kernel's maps as collections.
 //!
-//! Owns nothing but storage, and counts what was asked. `weir explain` fills it with what control has written to the
-//! kernel and asks the very decision that runs there; the tests compare the two. Never evicts, as the kernel's flow table
-//! does when it is full.
+//! Owns nothing but storage, and counts what was asked. `weir explain` keeps in it what a decision changes, so that the
+//! kernel's tables stay as they are; the tests compare a decision over it with the kernel's. Never full, as the kernel's
+//! tables may be.
 
-use std::{boxed::Box, collections::HashMap, vec, vec::Vec};
+use std::{boxed::Box, collections::HashMap, ops::Deref, vec, vec::Vec};
 
 use weir_abi::{
-    Addr16, Backend, FlowKey, FlowState, NeighborEvent, Note, REASON_COUNT, Reason, RecordLimit, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
+    NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey, REASON_COUNT, Reason,
+    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
+    Traffic, Vlan,
+    maps::{filter, limit},
 };
 
-use crate::tables::{Direction, Route, RouteQuery, Tables};
+use crate::{
+    filter::{bit, place},
+    parse::Packet,
+    pipeline::{Nat, Parked},
+    tables::{Beginning, Checked, Direction, Route, RouteQuery, Tables},
+};
 
 /// What was read, where the kernel has no counter for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,8 +50,36 @@ pub struct MemoryTables {
     pub return_flows: HashMap<FlowKey, ReturnVip>,
     /// `SETTINGS`
     pub settings: Settings,
+    /// `FILTER`
+    pub filter: Vec<u64>,
+    /// `NEXT_HOPS`; index 0 exists and means none.
+    pub next_hops: Vec<NextHop>,
+    /// `ROUTES`
+    pub routes_to_clients: HashMap<Prefix, u32>,
+    /// `VLANS`
+    pub vlans: HashMap<u32, Vlan>,
+    /// `NAT_FLOWS`
+    pub nat_flows: HashMap<FlowKey, NatFlow>,
+    /// `NAT_REPLIES`
+    pub nat_replies: HashMap<FlowKey, NatReply>,
+    /// `NAT_SOURCES`
+    pub nat_sources: Vec<NatSource>,
+    /// `NAT_CURSORS` of the one CPU there is.
+    pub nat_cursors: HashMap<u32, u64>,
+    /// `FRAGMENTS`
+    pub fragments: HashMap<FragmentKey, FragmentState>,
+    /// Entries that `FRAGMENTS` takes at most. The kernel's makes room instead; it refuses while it is busy.
+    pub fragment_capacity: usize,
+    /// `QUIC_IDS`
+    pub quic_ids: HashMap<QuicKey, u32>,
+    /// `LISTS`
+    pub lists: HashMap<Prefix, ListEntry>,
+    /// `CLIENTS`
+    pub clients: HashMap<ClientKey, ClientState>,
+    /// `SERVICE_LIMITS`, by service id.
+    pub service_limits: HashMap<u32, ServiceLimits>,
     /// `RECORD_LIMIT`
-    pub record_limit: RecordLimit,
+    pub limits: [RecordLimit; limit::COUNT as usize],
     /// The clock: seconds.
     pub now: u32,
     /// The routing table.
@@ -56,12 +92,26 @@ pub struct MemoryTables {
     pub backend_traffic: HashMap<u32, Traffic>,
     /// `EVENTS`
     pub events: Vec<NeighborEvent>,
+    /// `PARKED`
+    pub parked: Option<Parked>,
+    /// What the parked packet becomes by `full-nat`.
+    pub parked_nat: Nat,
+    /// The number of the CPU this runs on, which says whose blocks of `NAT_SOURCES` are its own.
+    pub cpu: u32,
+    /// Entries that `NAT_FLOWS` and `NAT_REPLIES` take at most, each.
+    pub nat_capacity: usize,
+    /// What another CPU writes to `NAT_FLOWS` for the very flow just before this one does: once.
+    pub nat_rival: Option<NatFlow>,
+    /// What [`Tables::syn_cookie`] gives.
+    pub cookies: Box<dyn FnMut(&Packet) -> u64 + Send>,
+    /// What [`Tables::check_cookie`] says.
+    pub checks: Box<dyn FnMut(&Packet) -> Checked + Send>,
     /// What was asked.
     pub asked: Asked,
 }
 
 impl Default for MemoryTables {
-    /// Empty tables and no routes. Backend 0 exists and means none.
+    /// Empty tables, no routes, no sockets that listen. Backend 0 exists and means none.
     fn default() -> Self {
         Self {
             services: HashMap::new(),
@@ -71,13 +121,34 @@ impl Default for MemoryTables {
             returns: HashMap::new(),
             return_flows: HashMap::new(),
             settings: Settings::default(),
-            record_limit: RecordLimit::default(),
+            filter: vec![0; filter::WORDS],
+            next_hops: vec![NextHop::default()],
+            routes_to_clients: HashMap::new(),
+            vlans: HashMap::new(),
+            nat_flows: HashMap::new(),
+            nat_replies: HashMap::new(),
+            nat_sources: Vec::new(),
+            nat_cursors: HashMap::new(),
+            fragments: HashMap::new(),
+            fragment_capacity: usize::MAX,
+            quic_ids: HashMap::new(),
+            lists: HashMap::new(),
+            clients: HashMap::new(),
+            service_limits: HashMap::new(),
+            limits: [RecordLimit::default(); limit::COUNT as usize],
             now: 0,
             routes: Box::new(|_| Route::NotForwarded),
             reasons: [0; REASON_COUNT],
             service_traffic: HashMap::new(),
             backend_traffic: HashMap::new(),
             events: Vec::new(),
+            parked: None,
+            parked_nat: Nat::default(),
+            cpu: 0,
+            nat_capacity: usize::MAX,
+            nat_rival: None,
+            cookies: Box::new(|_| 0),
+            checks: Box::new(|_| Checked::Other),
             asked: Asked::default(),
         }
     }
@@ -89,19 +160,61 @@ impl MemoryTables {
         self.reasons.get(reason as usize).copied().unwrap_or(0)
     }
 
+    /// Sets the bit of an address in `FILTER`.
+    pub fn mark(&mut self, addr: &Addr16) {
+        let (word, mask) = place(bit(addr));
+        if let Some(word) = self.filter.get_mut(word as usize) {
+            *word |= mask;
+        }
+    }
+
     /// How often this happened.
     pub fn noted(&self, note: Note) -> u64 {
         self.reasons.get(note.index() as usize).copied().unwrap_or(0)
     }
 }
 
+/// A value as it was when it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied<T>(pub T);
+
+impl<T> Deref for Copied<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// Adds an entry unless the key is there or the map is full. Whether it was added.
+fn add<V: Copy>(map: &mut HashMap<FlowKey, V>, key: &FlowKey, value: &V, capacity: usize) -> bool {
+    let adds = map.len() < capacity && !map.contains_key(key);
+    if adds {
+        map.insert(*key, *value);
+    }
+    adds
+}
+
+/// The value of the longest prefix that holds an address.
+fn longest<V: Copy>(map: &HashMap<Prefix, V>, addr: &Addr16) -> Option<V> {
+    let bits = u128::from_be_bytes(addr.octets());
+    let holds = |prefix: &Prefix| {
+        let net = u128::from_be_bytes(prefix.addr.octets());
+        prefix.len == 0 || (prefix.len <= 128 && (net ^ bits) >> (128 - prefix.len) == 0)
+    };
+    let best = map.iter().filter(|(prefix, _)| holds(prefix));
+    best.max_by_key(|(prefix, _)| prefix.len).map(|(_, value)| *value)
+}
+
 impl Tables for MemoryTables {
+    type Held<T: Copy + 'static> = Copied<T>;
+
     fn service(&mut self, key: &ServiceKey) -> Option<Service> {
         self.services.get(key).copied()
     }
 
-    fn settings(&mut self) -> Option<Settings> {
-        Some(self.settings)
+    fn settings(&mut self) -> Option<Copied<Settings>> {
+        Some(Copied(self.settings))
     }
 
     fn slot(&mut self, index: u32) -> Option<Slot> {
@@ -119,9 +232,111 @@ impl Tables for MemoryTables {
         self.now
     }
 
-    fn flow(&mut self, key: &FlowKey) -> Option<FlowState> {
+    fn filter(&mut self, word: u32) -> u64 {
+        self.filter.get(word as usize).copied().unwrap_or(0)
+    }
+
+    fn next_hop(&mut self, index: u32) -> Option<NextHop> {
+        self.next_hops.get(index as usize).copied()
+    }
+
+    fn client_route(&mut self, client: &Addr16) -> u32 {
+        longest(&self.routes_to_clients, client).unwrap_or(0)
+    }
+
+    fn vlan(&mut self, ifindex: u32) -> Option<Vlan> {
+        self.vlans.get(&ifindex).copied()
+    }
+
+    fn cpu(&mut self) -> u32 {
+        self.cpu
+    }
+
+    fn nat_flow(&mut self, key: &FlowKey) -> Option<&mut NatFlow> {
+        self.nat_flows.get_mut(key)
+    }
+
+    fn add_nat_flow(&mut self, key: &FlowKey, flow: &NatFlow) -> bool {
+        if let Some(rival) = self.nat_rival.take() {
+            self.nat_flows.insert(*key, rival);
+        }
+        add(&mut self.nat_flows, key, flow, self.nat_capacity)
+    }
+
+    fn remove_nat_flow(&mut self, key: &FlowKey) {
+        self.nat_flows.remove(key);
+    }
+
+    fn nat_reply(&mut self, key: &FlowKey) -> Option<&mut NatReply> {
+        self.nat_replies.get_mut(key)
+    }
+
+    fn add_nat_reply(&mut self, key: &FlowKey, reply: &NatReply) -> bool {
+        add(&mut self.nat_replies, key, reply, self.nat_capacity)
+    }
+
+    fn remove_nat_reply(&mut self, key: &FlowKey) {
+        self.nat_replies.remove(key);
+    }
+
+    fn nat_source(&mut self, index: u32) -> Option<NatSource> {
+        self.nat_sources.get(index as usize).copied()
+    }
+
+    fn nat_cursor(&mut self, service: u32) -> Option<&mut u64> {
+        Some(self.nat_cursors.entry(service).or_default())
+    }
+
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentState> {
+        self.fragments.get(key).copied()
+    }
+
+    fn record_fragment(&mut self, key: &FragmentKey, state: &FragmentState) -> bool {
+        let takes = self.fragments.len() < self.fragment_capacity || self.fragments.contains_key(key);
+        if takes {
+            self.fragments.insert(*key, *state);
+        }
+        takes
+    }
+
+    fn quic_id(&mut self, key: &QuicKey) -> Option<u32> {
+        self.quic_ids.get(key).copied()
+    }
+
+    fn list(&mut self, source: &Addr16) -> Option<ListEntry> {
+        longest(&self.lists, source)
+    }
+
+    fn add_to_list(&mut self, network: &Prefix, entry: &ListEntry) -> bool {
+        self.lists.insert(*network, *entry);
+        true
+    }
+
+    fn client(&mut self, key: &ClientKey) -> Option<&mut ClientState> {
+        self.clients.get_mut(key)
+    }
+
+    fn beginning(&mut self, client: &ClientKey, flow: &FlowKey) -> Option<Beginning<'_>> {
         self.asked.flows += 1;
-        self.flows.get(key).copied()
+        Some(Beginning {
+            client: self.clients.get_mut(client)?,
+            flow: self.flows.get_mut(flow),
+            window: self.limits.get_mut(limit::FLOWS as usize),
+        })
+    }
+
+    fn record_client(&mut self, key: &ClientKey, state: &ClientState) -> bool {
+        self.clients.insert(*key, *state);
+        true
+    }
+
+    fn service_limits(&mut self, service: u32) -> Option<Copied<ServiceLimits>> {
+        self.service_limits.get(&service).copied().map(Copied)
+    }
+
+    fn flow(&mut self, key: &FlowKey) -> Option<&mut FlowState> {
+        self.asked.flows += 1;
+        self.flows.get_mut(key)
     }
 
     fn record_flow(&mut self, key: &FlowKey, state: &FlowState) -> bool {
@@ -129,8 +344,8 @@ impl Tables for MemoryTables {
         true
     }
 
-    fn record_limit(&mut self) -> Option<&mut RecordLimit> {
-        Some(&mut self.record_limit)
+    fn limit(&mut self, which: u32) -> Option<&mut RecordLimit> {
+        self.limits.get_mut(which as usize)
     }
 
     fn return_target(&mut self, key: &ReturnKey) -> Option<ReturnTarget> {
@@ -146,6 +361,14 @@ impl Tables for MemoryTables {
         true
     }
 
+    fn syn_cookie(&mut self, packet: &Packet) -> u64 {
+        (self.cookies)(packet)
+    }
+
+    fn check_cookie(&mut self, packet: &Packet) -> Checked {
+        (self.checks)(packet)
+    }
+
     fn route(&mut self, query: &RouteQuery) -> Route {
         (self.routes)(query)
     }
@@ -156,6 +379,18 @@ impl Tables for MemoryTables {
             ifindex,
             reserved: 0,
         });
+    }
+
+    fn park(&mut self, parked: &Parked) {
+        self.parked = Some(*parked);
+    }
+
+    fn parked(&mut self) -> Option<&mut Parked> {
+        self.parked.as_mut()
+    }
+
+    fn parked_nat(&mut self) -> Option<&mut Nat> {
+        Some(&mut self.parked_nat)
     }
 
     fn count(&mut self, reason: Reason) {

@@ -1,9 +1,10 @@
-//! What `nat` changes in a packet: one end's address and port, the checksums over them, the hop limit, the link
-//! addresses.
+//! What forwarding changes in a packet's own headers: the address and port of one end or both, the checksums over them,
+//! the hop limit.
 //!
-//! Owns which bytes change. Decides nothing: everything was checked before ([`crate::pipeline`]). A VLAN tag stays as it
-//! is.
+//! Owns which bytes change. Decides nothing: everything was checked before ([`crate::pipeline`]). The link layer, and the
+//! header that `ipip` puts around a packet, are [`crate::emit`]'s; what an ICMP error quotes is [`icmp`]'s.
 
+pub mod icmp;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use weir_abi::Addr16;
 
 use crate::{
     checksum::Delta,
-    parse::Packet,
+    parse::{Fragment, Packet, UDP},
     window::{Header, Window},
 };
 
@@ -31,13 +32,14 @@ enum Transport<'a> {
     Tcp(Header<'a, 20>),
     /// RFC 768.
     Udp(Header<'a, 8>),
+    /// ICMP, which has no ports, and the later fragments of a datagram, whose checksum lies in the first.
+    None,
 }
 
 /// A parsed packet's headers, proved anew to lie in the frame: all of them or none, so that a packet is changed wholly
 /// or not at all.
 #[derive(Clone, Copy)]
 pub struct Headers<'a> {
-    ethernet: Header<'a, 14>,
     network: Network<'a>,
     transport: Transport<'a>,
 }
@@ -46,24 +48,23 @@ impl<'a> Headers<'a> {
     /// The headers of `packet`, which was parsed from this very frame. None only if it was not.
     #[inline(always)]
     pub fn of(frame: Window<'a>, packet: &Packet) -> Option<Self> {
-        let ethernet = frame.header()?;
         let network = frame.skip(packet.network_at as usize)?;
         let network = if packet.v4 {
             Network::V4(network.header()?)
         } else {
             Network::V6(network.header()?)
         };
-        let transport = frame.skip(packet.transport_at as usize)?;
-        let transport = if packet.tcp {
-            Transport::Tcp(transport.header()?)
+        let transport = if packet.fragment == Fragment::Later || !(packet.tcp || packet.protocol() == UDP) {
+            Transport::None
         } else {
-            Transport::Udp(transport.header()?)
+            let transport = frame.skip(packet.transport_at as usize)?;
+            if packet.tcp {
+                Transport::Tcp(transport.header()?)
+            } else {
+                Transport::Udp(transport.header()?)
+            }
         };
-        Some(Self {
-            ethernet,
-            network,
-            transport,
-        })
+        Some(Self { network, transport })
     }
 }
 
@@ -76,56 +77,47 @@ pub struct Link {
     pub source: [u16; 3],
 }
 
-/// Gives the packet a new destination, as towards a backend. `port` in network order; 0 keeps it.
-///
-/// The address must be of the packet's family, and the hop limit above 1.
-#[inline(always)]
-pub fn destination(headers: &Headers<'_>, addr: &Addr16, port: u16) {
-    let mut delta = Delta::NONE;
-    match headers.network {
-        Network::V4(ip) => {
-            delta = delta.word(ip.get::<u32, 16>(), addr.v4_word());
-            ip.set::<u32, 16>(addr.v4_word());
-        }
-        Network::V6(ip) => {
-            delta = between(delta, ip.get::<[u32; 4], 24>(), addr.words);
-            ip.set::<[u32; 4], 24>(addr.words);
-        }
-    }
-    hop(headers, delta);
-    if port != 0 {
-        match headers.transport {
-            Transport::Tcp(tcp) => {
-                delta = delta.half(tcp.get::<u16, 2>(), port);
-                tcp.set::<u16, 2>(port);
-            }
-            Transport::Udp(udp) => {
-                delta = delta.half(udp.get::<u16, 2>(), port);
-                udp.set::<u16, 2>(port);
-            }
-        }
-    }
-    transport_checksum(headers, delta);
+/// An end of a flow: its address, and its port in network order; port 0 keeps the one there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct End {
+    /// The address, of the packet's family.
+    pub addr: Addr16,
+    /// The port.
+    pub port: u16,
 }
 
-/// Gives the packet a new source, as towards a client. `port` in network order; 0 keeps it.
-///
-/// The address must be of the packet's family, and the hop limit above 1.
+/// Gives the packet a new source, a new destination, or both, and takes one hop off. The hop limit must be above 1.
 #[inline(always)]
-pub fn source(headers: &Headers<'_>, addr: &Addr16, port: u16) {
+pub fn translate(headers: &Headers<'_>, source: Option<End>, destination: Option<End>) {
     let mut delta = Delta::NONE;
-    match headers.network {
-        Network::V4(ip) => {
-            delta = delta.word(ip.get::<u32, 12>(), addr.v4_word());
-            ip.set::<u32, 12>(addr.v4_word());
+    if let Some(End { addr, .. }) = source {
+        match headers.network {
+            Network::V4(ip) => {
+                delta = delta.word(ip.get::<u32, 12>(), addr.v4_word());
+                ip.set::<u32, 12>(addr.v4_word());
+            }
+            Network::V6(ip) => {
+                delta = between(delta, ip.get::<[u32; 4], 8>(), addr.words);
+                ip.set::<[u32; 4], 8>(addr.words);
+            }
         }
-        Network::V6(ip) => {
-            delta = between(delta, ip.get::<[u32; 4], 8>(), addr.words);
-            ip.set::<[u32; 4], 8>(addr.words);
+    }
+    if let Some(End { addr, .. }) = destination {
+        match headers.network {
+            Network::V4(ip) => {
+                delta = delta.word(ip.get::<u32, 16>(), addr.v4_word());
+                ip.set::<u32, 16>(addr.v4_word());
+            }
+            Network::V6(ip) => {
+                delta = between(delta, ip.get::<[u32; 4], 24>(), addr.words);
+                ip.set::<[u32; 4], 24>(addr.words);
+            }
         }
     }
     hop(headers, delta);
-    if port != 0 {
+    if let Some(End { port, .. }) = source
+        && port != 0
+    {
         match headers.transport {
             Transport::Tcp(tcp) => {
                 delta = delta.half(tcp.get::<u16, 0>(), port);
@@ -135,16 +127,31 @@ pub fn source(headers: &Headers<'_>, addr: &Addr16, port: u16) {
                 delta = delta.half(udp.get::<u16, 0>(), port);
                 udp.set::<u16, 0>(port);
             }
+            Transport::None => {}
+        }
+    }
+    if let Some(End { port, .. }) = destination
+        && port != 0
+    {
+        match headers.transport {
+            Transport::Tcp(tcp) => {
+                delta = delta.half(tcp.get::<u16, 2>(), port);
+                tcp.set::<u16, 2>(port);
+            }
+            Transport::Udp(udp) => {
+                delta = delta.half(udp.get::<u16, 2>(), port);
+                udp.set::<u16, 2>(port);
+            }
+            Transport::None => {}
         }
     }
     transport_checksum(headers, delta);
 }
 
-/// Writes the link addresses.
+/// Takes one hop off, and changes nothing else. The hop limit must be above 1.
 #[inline(always)]
-pub fn link(headers: &Headers<'_>, link: &Link) {
-    headers.ethernet.set::<[u16; 3], 0>(link.destination);
-    headers.ethernet.set::<[u16; 3], 6>(link.source);
+pub fn forward(headers: &Headers<'_>) {
+    hop(headers, Delta::NONE);
 }
 
 #[inline(always)]
@@ -176,5 +183,6 @@ fn transport_checksum(headers: &Headers<'_>, delta: Delta) {
         Transport::Tcp(tcp) => tcp.set::<u16, 16>(delta.apply(tcp.get::<u16, 16>())),
         // Over IPv6 a UDP checksum of 0 is allowed for some tunnels (RFC 6936): it stays, too.
         Transport::Udp(udp) => udp.set::<u16, 6>(delta.apply_udp(udp.get::<u16, 6>())),
+        Transport::None => {}
     }
 }

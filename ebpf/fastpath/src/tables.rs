@@ -3,12 +3,19 @@
 //! Owns the trait and the words it speaks. In the kernel `weir-ebpf` implements it with maps and helpers; on the host
 //! [`crate::memory`] does with ordinary collections. Neither decides anything: that is [`crate::pipeline`].
 
+use core::ops::Deref;
+
 use weir_abi::{
-    Addr16, Backend, FlowKey, FlowState, Note, Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
-    Service, ServiceKey, Settings, Slot,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
+    NatFlow, NatReply, NatSource, NextHop, Note, Prefix, QuicKey, Reason, RecordLimit, ReturnKey,
+    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan,
 };
 
-use crate::rewrite::Link;
+use crate::{
+    parse::Packet,
+    pipeline::{Nat, Parked},
+    rewrite::Link,
+};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,30 +71,69 @@ pub enum Route {
         ifindex: u32,
     },
     /// Larger than the MTU of the way out.
-    TooBig,
+    TooBig {
+        /// That MTU; 0: the kernel did not say.
+        mtu: u32,
+    },
     /// The look-up itself failed.
     Failed,
 }
 
-/// Everything the decision needs. Values are handed over as copies: what a table holds may change under the reader.
+/// What an ACK is to the socket that it is addressed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Checked {
+    /// Nothing to check: its connection is known, or no socket listens.
+    Other = 0,
+    /// A socket listens, and the ACK brings back a cookie that the kernel has made a short while ago.
+    Valid = 1,
+    /// A socket listens, and the ACK means nothing to it.
+    Invalid = 2,
+}
+
+/// What the tables hold of a connection that begins, each to be changed in place.
+pub struct Beginning<'a> {
+    /// What its source counts as.
+    pub client: &'a mut ClientState,
+    /// What is recorded of its tuple.
+    pub flow: Option<&'a mut FlowState>,
+    /// This CPU's window of [`weir_abi::maps::limit::FLOWS`].
+    pub window: Option<&'a mut RecordLimit>,
+}
+
+/// Everything the decision needs. Values are handed over as copies where they are only read: what a table holds may
+/// change under the reader. Those that come as references are changed in place, field by field, as other CPUs do.
 pub trait Tables {
+    /// A way to a value that is read field by field: in the kernel a pointer, since a copy would fill the stack.
+    type Held<T: Copy + 'static>: Deref<Target = T> + Copy;
+
     /// `SERVICES`.
     fn service(&mut self, key: &ServiceKey) -> Option<Service>;
     /// `SETTINGS`.
-    fn settings(&mut self) -> Option<Settings>;
+    fn settings(&mut self) -> Option<Self::Held<Settings>>;
+    /// A word of `FILTER`.
+    fn filter(&mut self, word: u32) -> u64;
     /// `RINGS`, read whole.
     fn slot(&mut self, index: u32) -> Option<Slot>;
     /// `BACKENDS`.
     fn backend(&mut self, index: u32) -> Option<Backend>;
+    /// `NEXT_HOPS`.
+    fn next_hop(&mut self, index: u32) -> Option<NextHop>;
+    /// `ROUTES`: the index of the next hop on the way to a client; 0: the kernel must be asked.
+    fn client_route(&mut self, client: &Addr16) -> u32;
+    /// `VLANS`.
+    fn vlan(&mut self, ifindex: u32) -> Option<Vlan>;
     /// Seconds of CLOCK_MONOTONIC.
     fn now(&mut self) -> u32;
+    /// This CPU's number.
+    fn cpu(&mut self) -> u32;
 
     /// `FLOWS`.
-    fn flow(&mut self, key: &FlowKey) -> Option<FlowState>;
+    fn flow(&mut self, key: &FlowKey) -> Option<&mut FlowState>;
     /// Writes `FLOWS`. False: the table refused.
     fn record_flow(&mut self, key: &FlowKey, state: &FlowState) -> bool;
-    /// This CPU's window of the recording limit.
-    fn record_limit(&mut self) -> Option<&mut RecordLimit>;
+    /// This CPU's window of a limit ([`weir_abi::maps::limit`]).
+    fn limit(&mut self, which: u32) -> Option<&mut RecordLimit>;
 
     /// `RETURNS`.
     fn return_target(&mut self, key: &ReturnKey) -> Option<ReturnTarget>;
@@ -96,10 +142,62 @@ pub trait Tables {
     /// Writes `RETURN_FLOWS`. False: the table refused.
     fn record_return_flow(&mut self, key: &FlowKey, vip: &ReturnVip) -> bool;
 
+    /// `NAT_FLOWS`.
+    fn nat_flow(&mut self, key: &FlowKey) -> Option<&mut NatFlow>;
+    /// Writes `NAT_FLOWS` unless the key is there. False: it is, or the table refused.
+    fn add_nat_flow(&mut self, key: &FlowKey, flow: &NatFlow) -> bool;
+    /// Deletes from `NAT_FLOWS`.
+    fn remove_nat_flow(&mut self, key: &FlowKey);
+    /// `NAT_REPLIES`.
+    fn nat_reply(&mut self, key: &FlowKey) -> Option<&mut NatReply>;
+    /// Writes `NAT_REPLIES` unless the key is there. False: it is, or the table refused.
+    fn add_nat_reply(&mut self, key: &FlowKey, reply: &NatReply) -> bool;
+    /// Deletes from `NAT_REPLIES`.
+    fn remove_nat_reply(&mut self, key: &FlowKey);
+    /// `NAT_SOURCES`.
+    fn nat_source(&mut self, index: u32) -> Option<NatSource>;
+    /// `NAT_CURSORS`, of this CPU, by service id.
+    fn nat_cursor(&mut self, service: u32) -> Option<&mut u64>;
+
+    /// `FRAGMENTS`.
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentState>;
+    /// Writes `FRAGMENTS`. False: the table refused.
+    fn record_fragment(&mut self, key: &FragmentKey, state: &FragmentState) -> bool;
+    /// `QUIC_IDS`: the backend's index.
+    fn quic_id(&mut self, key: &QuicKey) -> Option<u32>;
+
+    /// `LISTS`: the entry of the longest prefix that holds the address.
+    fn list(&mut self, source: &Addr16) -> Option<ListEntry>;
+    /// Writes `LISTS`. False: the table refused.
+    fn add_to_list(&mut self, network: &Prefix, entry: &ListEntry) -> bool;
+    /// `CLIENTS`.
+    fn client(&mut self, key: &ClientKey) -> Option<&mut ClientState>;
+    /// `FLOWS`, `CLIENTS` and the limit of what is recorded, at once. None: the client is not counted yet.
+    ///
+    /// `FLOWS` is asked first: it is the big table, and what it makes the CPU wait for goes on beside the rest.
+    fn beginning(&mut self, client: &ClientKey, flow: &FlowKey) -> Option<Beginning<'_>>;
+    /// Writes `CLIENTS`. False: the table refused.
+    fn record_client(&mut self, key: &ClientKey, state: &ClientState) -> bool;
+    /// `SERVICE_LIMITS`.
+    fn service_limits(&mut self, service: u32) -> Option<Self::Held<ServiceLimits>>;
+
+    /// Has the kernel make a cookie for a SYN that a listening socket of this box takes: the sequence number to answer
+    /// with, and the MSS to offer 32 bits above it. 0: no socket listens, or the kernel makes none.
+    fn syn_cookie(&mut self, packet: &Packet) -> u64;
+    /// Has the kernel check the cookie that an ACK may bring back.
+    fn check_cookie(&mut self, packet: &Packet) -> Checked;
+
     /// Asks the routing table.
     fn route(&mut self, query: &RouteQuery) -> Route;
     /// Asks userspace to resolve a next hop. Repeats within a second may be left out.
     fn resolve_neighbor(&mut self, next_hop: &Addr16, ifindex: u32);
+
+    /// Puts a packet down for the program that goes on with it (`PARKED`).
+    fn park(&mut self, parked: &Parked);
+    /// What was put down last on this CPU.
+    fn parked(&mut self) -> Option<&mut Parked>;
+    /// What the packet that was put down becomes by `full-nat`. It lies beside the packet: others need not write it.
+    fn parked_nat(&mut self) -> Option<&mut Nat>;
 
     /// Counts a verdict.
     fn count(&mut self, reason: Reason);

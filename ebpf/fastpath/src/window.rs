@@ -9,9 +9,8 @@
 
 use core::{marker::PhantomData, mem::size_of};
 
-/// How far into a frame the transport header may begin: beyond it nothing is followed. It bounds what the verifier must
-/// believe about a computed offset; 14 + 4 bytes of Ethernet and a VLAN tag, 40 of IPv6, and 454 of extension headers.
-pub const MAX_OFFSET: usize = 0x1ff;
+/// How far into a frame a window may begin. It bounds what the verifier must believe about a computed offset.
+pub const MAX_OFFSET: usize = 0x3ff;
 
 /// Plain words: any bytes are a value, and a value is only bytes.
 ///
@@ -24,6 +23,8 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for u16 {}
 // SAFETY: as above.
 unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
@@ -90,6 +91,13 @@ impl<'a> Window<'a> {
     /// asked by [`Self::header`].
     #[inline(always)]
     pub fn skip(&self, offset: usize) -> Option<Self> {
+        if is_known(offset) {
+            // A number that LLVM knows needs no proof at run time, and keeps its place in the addresses of what follows.
+            return (offset <= MAX_OFFSET).then_some(Self {
+                start: self.start.wrapping_add(offset),
+                ..*self
+            });
+        }
         let offset = opaque(offset);
         if offset > MAX_OFFSET {
             return None;
@@ -172,7 +180,7 @@ unsafe fn write<T: Plain>(at: *mut T, value: T) {
 /// follows: check and access then use one register, as the verifier wants. One move instruction; an empty template
 /// would leave two line records for one instruction, which the kernel refuses.
 #[inline(always)]
-pub(crate) fn opaque(x: usize) -> usize {
+pub fn opaque(x: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let mut x = x;
@@ -186,6 +194,20 @@ pub(crate) fn opaque(x: usize) -> usize {
     x
 }
 
+/// Whether LLVM knows the number when it compiles this very place.
+#[inline(always)]
+const fn is_known(x: usize) -> bool {
+    #[cfg(target_arch = "bpf")]
+    {
+        core::intrinsics::is_val_statically_known(x)
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        _ = x;
+        false
+    }
+}
+
 /// Makes the *verifier* forget what it knows about `x`, so that ways through the program that differ only in an offset
 /// meet again and are not followed one by one to the end: with six extension headers of several kinds, that is the
 /// difference between half a million steps and a tenth of it. What is forgotten must be bounded again before it is used
@@ -194,7 +216,7 @@ pub(crate) fn opaque(x: usize) -> usize {
 /// `noise` is any number that came from the packet. Taken in and out again it changes nothing, but the verifier, which
 /// follows bits and not equations, is left with a number of which it knows no more than of `noise`.
 #[inline(always)]
-pub(crate) fn forget(x: usize, noise: usize) -> usize {
+pub fn forget(x: usize, noise: usize) -> usize {
     opaque(x ^ noise) ^ noise
 }
 

@@ -6,6 +6,8 @@
 //! for another key while a program still reads it: the copy makes that a matter of nanoseconds, and the order in which
 //! userspace writes (backends, ring, service) makes either value a good one.
 
+mod keys;
+
 use core::mem::{size_of, zeroed};
 
 use aya_ebpf::{
@@ -13,25 +15,48 @@ use aya_ebpf::{
     bindings::{
         BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
         BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_PROHIBIT,
-        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LKUP_RET_UNSUPP_LWT,
+        BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_NOEXIST,
         bpf_fib_lookup as Fib,
     },
-    helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns},
+    helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    maps::{HashMap, lpm_trie::Key},
     programs::XdpContext,
 };
 use weir_abi::{
-    Addr16, Backend, FlowKey, FlowState, NeighborEvent, Note, Reason, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, maps::limit,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, KnownService,
+    ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey, Reason,
+    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
+    Traffic, Vlan,
+    maps::{filter, known, limit},
+    spec::{PARKED_NAT_AT, PARKED_RECORD_AT, PARKED_WORDS},
 };
-use weir_fastpath::{Direction, Route, RouteQuery, Tables, rewrite::Link, tables::within};
+use weir_fastpath::{
+    Direction, Route, RouteQuery, Tables,
+    parse::Packet,
+    pipeline::{Nat, Parked},
+    rewrite::Link,
+    tables::{Beginning, Checked, within},
+};
 
+use self::keys::{Words, key_in, same};
+use crate::cookie;
 use crate::maps::{
-    BACKEND_TRAFFIC, BACKENDS, EVENTS, FLOWS, NEIGHBORS, REASONS, RECORD_LIMIT, RETURN_FLOWS, RETURNS, RINGS,
-    SERVICE_TRAFFIC, SERVICES, SETTINGS,
+    BACKEND_TRAFFIC, BACKENDS, CLIENTS, EVENTS, FILTER, FLOWS, FRAGMENTS, KNOWN_SERVICES, LISTS, NAT_CURSORS,
+    NAT_FLOWS, NAT_REPLIES, NAT_SOURCES, NEIGHBORS, NEXT_HOPS, PARKED, QUIC_IDS, REASONS, RECORD_LIMIT,
+    RETURN_FLOWS, RETURNS, RINGS, ROUTES, SERVICE_LIMITS, SERVICE_TRAFFIC, SERVICES, SETTINGS, VLANS,
 };
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+
+/// A record of a first fragment, as it lies in `PARKED` behind the packet when it is written: the programs that write it
+/// have no stack to spare.
+#[repr(C)]
+struct Remembered {
+    packet: [u64; PARKED_RECORD_AT],
+    key: FragmentKey,
+    state: FragmentState,
+}
 
 /// The maps, seen by one run of `weir_xdp`.
 pub(crate) struct Kernel<'a> {
@@ -57,7 +82,7 @@ pub(crate) fn bump(index: u32) {
 
 /// Seconds of CLOCK_MONOTONIC, by the coarse clock: it lags by a tick, costs a fifth, and seconds are what is asked.
 #[inline(always)]
-fn seconds() -> u32 {
+pub(crate) fn seconds() -> u32 {
     // SAFETY: a helper without arguments.
     (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
 }
@@ -80,15 +105,42 @@ fn add(traffic: *mut Traffic, direction: Direction, bytes: u32, new_flow: bool) 
 }
 
 impl Tables for Kernel<'_> {
+    type Held<T: Copy + 'static> = &'static T;
+
     #[inline(always)]
     fn service(&mut self, key: &ServiceKey) -> Option<Service> {
+        let words = key.words();
+        let [_, low, port] = words;
+        // Read before the entry is: if it changes in between, what is remembered is of an epoch that is over.
+        let epoch = FILTER.get_ptr(0)?.cast::<u64>();
+        // SAFETY: the word lies in the value; it is loaded whole.
+        let epoch = unsafe { epoch.add(filter::EPOCH).read_volatile() };
+        // The host's part of the address and the port's low byte, which is where services differ.
+        let place = (low >> 56) ^ (port >> 8) ^ (port << 4);
+        let known = KNOWN_SERVICES.get_ptr_mut(place as u32 & (known::COUNT - 1))?;
+        // SAFETY: a value of this CPU, as in `bump`.
+        let known = unsafe { &mut *known };
+        if epoch != 0 && known.epoch == epoch && same(known.key, words) {
+            return Some(known.service);
+        }
         // SAFETY: copied at once, see the module.
-        unsafe { SERVICES.get(key) }.copied()
+        let service = unsafe { SERVICES.get(key_in(&words)) }.copied()?;
+        if epoch != 0 {
+            *known = KnownService {
+                epoch,
+                key: words,
+                service,
+            };
+        }
+        Some(service)
     }
 
     #[inline(always)]
-    fn settings(&mut self) -> Option<Settings> {
-        SETTINGS.get(0).copied()
+    fn settings(&mut self) -> Option<&'static Settings> {
+        let settings = SETTINGS.get_ptr(0)?;
+        // SAFETY: a value of an array, which lives as long as the program. Userspace may write it meanwhile: then some
+        // fields are read before and some after, and no invariant ties them together.
+        Some(unsafe { &*settings })
     }
 
     #[inline(always)]
@@ -115,39 +167,202 @@ impl Tables for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn flow(&mut self, key: &FlowKey) -> Option<FlowState> {
+    fn filter(&mut self, word: u32) -> u64 {
+        let Some(words) = FILTER.get_ptr(0) else { return 0 };
+        let word = word as usize & (filter::WORDS - 1);
+        // SAFETY: the index lies in the array; a word is loaded whole.
+        unsafe { words.cast::<u64>().add(word).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn next_hop(&mut self, index: u32) -> Option<NextHop> {
+        NEXT_HOPS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn client_route(&mut self, client: &Addr16) -> u32 {
+        ROUTES.get(Key::new(128, *client)).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn vlan(&mut self, ifindex: u32) -> Option<Vlan> {
         // SAFETY: copied at once, see the module.
-        unsafe { FLOWS.get(key) }.copied()
+        unsafe { VLANS.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn cpu(&mut self) -> u32 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
+    fn nat_flow(&mut self, key: &FlowKey) -> Option<&mut NatFlow> {
+        // SAFETY: see `in_place`.
+        in_place(&NAT_FLOWS, key).map(|value| unsafe { &mut *value })
+    }
+
+    #[inline(always)]
+    fn add_nat_flow(&mut self, key: &FlowKey, flow: &NatFlow) -> bool {
+        NAT_FLOWS
+            .insert(key_in(&key.words()), flow, BPF_NOEXIST.into())
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_nat_flow(&mut self, key: &FlowKey) {
+        // What is not there any more need not go.
+        _ = NAT_FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn nat_reply(&mut self, key: &FlowKey) -> Option<&mut NatReply> {
+        // SAFETY: see `in_place`.
+        in_place(&NAT_REPLIES, key).map(|value| unsafe { &mut *value })
+    }
+
+    #[inline(always)]
+    fn add_nat_reply(&mut self, key: &FlowKey, reply: &NatReply) -> bool {
+        NAT_REPLIES
+            .insert(key_in(&key.words()), reply, BPF_NOEXIST.into())
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_nat_reply(&mut self, key: &FlowKey) {
+        // As above.
+        _ = NAT_REPLIES.remove(key);
+    }
+
+    #[inline(always)]
+    fn nat_source(&mut self, index: u32) -> Option<NatSource> {
+        NAT_SOURCES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn nat_cursor(&mut self, service: u32) -> Option<&mut u64> {
+        // SAFETY: a value of this CPU, as in `bump`.
+        NAT_CURSORS
+            .get_ptr_mut(service)
+            .map(|cursor| unsafe { &mut *cursor })
+    }
+
+    #[inline(always)]
+    fn fragment(&mut self, key: &FragmentKey) -> Option<FragmentState> {
+        // SAFETY: copied at once, see the module.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn record_fragment(&mut self, key: &FragmentKey, state: &FragmentState) -> bool {
+        const { assert!(size_of::<Remembered>() <= size_of::<[u64; PARKED_NAT_AT]>()) };
+        let Some(place) = PARKED.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: the value has room for it, is aligned to 8 bytes, holds numbers only and belongs to this CPU.
+        let place = unsafe { &mut *place.cast::<Remembered>() };
+        place.key = *key;
+        place.state = *state;
+        let (key, state) = (&place.key, &place.state);
+        FRAGMENTS.insert(key, state, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn quic_id(&mut self, key: &QuicKey) -> Option<u32> {
+        // SAFETY: copied at once, see the module.
+        unsafe { QUIC_IDS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn list(&mut self, source: &Addr16) -> Option<ListEntry> {
+        LISTS.get(Key::new(128, *source)).copied()
+    }
+
+    #[inline(always)]
+    fn add_to_list(&mut self, network: &Prefix, entry: &ListEntry) -> bool {
+        LISTS
+            .insert(Key::new(network.len, network.addr), entry, 0)
+            .is_ok()
+    }
+
+    #[inline(always)]
+    fn client(&mut self, key: &ClientKey) -> Option<&mut ClientState> {
+        let state = CLIENTS.get_ptr_mut(key_in(&key.words()))?;
+        // SAFETY: as in `in_place`.
+        Some(unsafe { &mut *state })
+    }
+
+    #[inline(always)]
+    fn beginning(&mut self, client: &ClientKey, flow: &FlowKey) -> Option<Beginning<'_>> {
+        let flow = in_place(&FLOWS, flow);
+        let client = CLIENTS.get_ptr_mut(key_in(&client.words()))?;
+        let window = RECORD_LIMIT.get_ptr_mut(limit::FLOWS);
+        // SAFETY: as in `in_place`; the window as in `bump`.
+        unsafe {
+            Some(Beginning {
+                client: &mut *client,
+                flow: flow.map(|flow| &mut *flow),
+                window: window.map(|window| &mut *window),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn record_client(&mut self, key: &ClientKey, state: &ClientState) -> bool {
+        CLIENTS.insert(key_in(&key.words()), state, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn service_limits(&mut self, service: u32) -> Option<&'static ServiceLimits> {
+        let limits = SERVICE_LIMITS.get_ptr(service)?;
+        // SAFETY: as in `settings`.
+        Some(unsafe { &*limits })
+    }
+
+    #[inline(always)]
+    fn flow(&mut self, key: &FlowKey) -> Option<&mut FlowState> {
+        // SAFETY: see `in_place`.
+        in_place(&FLOWS, key).map(|value| unsafe { &mut *value })
     }
 
     #[inline(always)]
     fn record_flow(&mut self, key: &FlowKey, state: &FlowState) -> bool {
-        FLOWS.insert(key, state, 0).is_ok()
+        FLOWS.insert(key_in(&key.words()), state, 0).is_ok()
     }
 
     #[inline(always)]
-    fn record_limit(&mut self) -> Option<&mut RecordLimit> {
+    fn limit(&mut self, which: u32) -> Option<&mut RecordLimit> {
         // SAFETY: a value of this CPU, as in `bump`.
         RECORD_LIMIT
-            .get_ptr_mut(limit::FLOWS)
+            .get_ptr_mut(which)
             .map(|limit| unsafe { &mut *limit })
     }
 
     #[inline(always)]
     fn return_target(&mut self, key: &ReturnKey) -> Option<ReturnTarget> {
         // SAFETY: copied at once, see the module.
-        unsafe { RETURNS.get(key) }.copied()
+        unsafe { RETURNS.get(key_in(&key.words())) }.copied()
     }
 
     #[inline(always)]
     fn return_flow(&mut self, key: &FlowKey) -> Option<ReturnVip> {
         // SAFETY: copied at once, see the module.
-        unsafe { RETURN_FLOWS.get(key) }.copied()
+        unsafe { RETURN_FLOWS.get(key_in(&key.words())) }.copied()
     }
 
     #[inline(always)]
     fn record_return_flow(&mut self, key: &FlowKey, vip: &ReturnVip) -> bool {
-        RETURN_FLOWS.insert(key, vip, 0).is_ok()
+        RETURN_FLOWS.insert(key_in(&key.words()), vip, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn syn_cookie(&mut self, packet: &Packet) -> u64 {
+        cookie::make(self.ctx, packet)
+    }
+
+    #[inline(always)]
+    fn check_cookie(&mut self, packet: &Packet) -> Checked {
+        cookie::check(self.ctx, packet)
     }
 
     #[inline(always)]
@@ -207,7 +422,10 @@ impl Tables for Kernel<'_> {
                     ifindex: fib.ifindex,
                 }
             }
-            BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig,
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig {
+                // SAFETY: plain words; for this answer the kernel has put the MTU where the length was.
+                mtu: unsafe { fib.__bindgen_anon_1.mtu_result }.into(),
+            },
             _ => Route::Failed,
         }
     }
@@ -240,6 +458,37 @@ impl Tables for Kernel<'_> {
     }
 
     #[inline(always)]
+    fn park(&mut self, parked: &Parked) {
+        const { assert!(size_of::<Parked>() <= size_of::<[u64; PARKED_RECORD_AT]>() && align_of::<Parked>() <= 8) };
+        if let Some(place) = PARKED.get_ptr_mut(0) {
+            // SAFETY: the value has room for it and belongs to this CPU.
+            unsafe { place.cast::<Parked>().write(*parked) };
+        }
+    }
+
+    #[inline(always)]
+    fn parked(&mut self) -> Option<&mut Parked> {
+        let place = PARKED.get_ptr_mut(0)?.cast::<Parked>();
+        // SAFETY: nothing else is ever put there, and a program that picks it up runs right behind one that put it down,
+        // on the same CPU.
+        Some(unsafe { &mut *place })
+    }
+
+    #[inline(always)]
+    fn parked_nat(&mut self) -> Option<&mut Nat> {
+        const {
+            assert!(
+                size_of::<Nat>() <= size_of::<[u64; PARKED_WORDS - PARKED_NAT_AT]>()
+                    && align_of::<Nat>() <= 8
+            )
+        };
+        let words = PARKED.get_ptr_mut(0)?.cast::<u64>();
+        // SAFETY: the value has room for it behind the packet. Plain words, of which any are a value; nothing else is ever
+        // put there.
+        Some(unsafe { &mut *words.add(PARKED_NAT_AT).cast::<Nat>() })
+    }
+
+    #[inline(always)]
     fn count(&mut self, reason: Reason) {
         bump(reason as u32);
     }
@@ -258,6 +507,16 @@ impl Tables for Kernel<'_> {
             add(traffic, direction, bytes, new_flow);
         }
     }
+}
+
+/// A value of a hash map, to be changed where it lies.
+///
+/// What it points to is an element of a preallocated map: the memory stays a value of this map for as long as the program
+/// runs, even if the key is deleted meanwhile. Other CPUs may change it too: the fields are words of their own, and no
+/// invariant ties them together.
+#[inline(always)]
+fn in_place<K: Words, V>(map: &HashMap<K, V>, key: &K) -> Option<*mut V> {
+    map.get_ptr_mut(key_in::<K>(&key.words()))
 }
 
 /// A link address as three words in memory order.

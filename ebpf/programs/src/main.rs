@@ -1,4 +1,4 @@
-//! The eBPF programs: `weir_xdp` at the driver, `weir_steer` at socket lookup.
+//! The eBPF programs: `weir_xdp` at the driver, `weir_steer` at socket lookup, `weir_take` at tc ingress.
 //!
 //! Owns the entry points and the one place where an outcome becomes a verdict. Decides nothing about a packet: that is
 //! `weir-fastpath`, over the maps that [`maps`] declares and [`kernel`] reads. Maps are filled, sized, pinned and read by
@@ -6,7 +6,7 @@
 //!
 //! Built for `bpfel-unknown-none` by `cargo xtask build`. For any other target it is an empty program, so that the
 //! workspace checks without the BPF toolchain; the modules are checked along.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     not(target_arch = "bpf"),
     allow(dead_code, reason = "the kernel calls the entry points, the host does not")
@@ -17,29 +17,150 @@
     reason = "aya's macros repeat the entry points without their documentation"
 )]
 
+mod capture;
+mod cookie;
+mod frame;
 mod kernel;
 mod maps;
 mod steer;
+mod take;
 
 use aya_ebpf::{
-    bindings::{sk_action, xdp_action},
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, sk_action, xdp_action},
     helpers::generated::bpf_redirect,
-    macros::{sk_lookup, xdp},
-    programs::{SkLookupContext, XdpContext},
+    macros::{classifier, sk_lookup, xdp},
+    programs::{SkLookupContext, TcContext, XdpContext},
 };
-use weir_abi::Verdict;
-use weir_fastpath::{Outcome, Window, handle};
+use weir_abi::{Verdict, maps::stage};
+use weir_fastpath::{
+    Outcome, Step,
+    pipeline::{
+        admit::admit,
+        answer::answer,
+        cookie::cookie,
+        edge::edge,
+        forward::{forward, route},
+        fragments::fragment,
+        full_nat::{full_nat, nat_icmp, nat_new, nat_return, nat_send, nat_take},
+        icmp::icmp,
+        internal, short,
+    },
+};
 
-use crate::kernel::Kernel;
+use crate::{frame::XdpFrame, kernel::Kernel, maps::STAGES};
 
-/// Balances what is for an L4 service, and passes on what is not.
-#[xdp]
+/// Balances what is for an L4 service, and passes on what is not: the short way.
+#[xdp(frags)]
+#[inline(always)]
 pub fn weir_xdp(ctx: XdpContext) -> u32 {
-    // SAFETY: packet memory between the two is the program's alone while it runs; the verifier checks every access. The
-    // context is read once: pointers read anew would carry no proof.
-    let frame = unsafe { Window::from_raw(ctx.data() as *mut u8, ctx.data_end() as *mut u8) };
-    let outcome = handle(frame, &mut Kernel::new(&ctx));
-    verdict(&ctx, outcome)
+    capture::before(&ctx);
+    let step = short(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Takes apart what the short way does not.
+#[xdp(frags)]
+pub fn weir_edge(ctx: XdpContext) -> u32 {
+    let step = edge(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Takes flows by `full-nat`, towards the backend.
+#[xdp(frags)]
+pub fn weir_full_nat(ctx: XdpContext) -> u32 {
+    let step = full_nat(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Begins flows by `full-nat`.
+#[xdp(frags)]
+pub fn weir_nat_new(ctx: XdpContext) -> u32 {
+    let step = nat_new(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Gives flows by `full-nat` their source ports.
+#[xdp(frags)]
+pub fn weir_nat_take(ctx: XdpContext) -> u32 {
+    let step = nat_take(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Takes ICMP errors about flows by `full-nat`.
+#[xdp(frags)]
+pub fn weir_nat_icmp(ctx: XdpContext) -> u32 {
+    let step = nat_icmp(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Sends packets by `full-nat`.
+#[xdp(frags)]
+pub fn weir_nat_send(ctx: XdpContext) -> u32 {
+    let step = nat_send(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Takes replies by `full-nat`.
+#[xdp(frags)]
+pub fn weir_nat_return(ctx: XdpContext) -> u32 {
+    let step = nat_return(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Forwards what was taken apart by another program.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_forward(ctx: XdpContext) -> u32 {
+    let step = forward(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Forwards by a way that the kernel's routes are asked for.
+#[xdp(frags)]
+pub fn weir_route(ctx: XdpContext) -> u32 {
+    let step = route(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Takes ICMP and ICMPv6.
+#[xdp(frags)]
+pub fn weir_icmp(ctx: XdpContext) -> u32 {
+    let step = icmp(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Sends later fragments after the first.
+#[xdp(frags)]
+pub fn weir_fragment(ctx: XdpContext) -> u32 {
+    let step = fragment(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Answers packets.
+#[xdp(frags)]
+pub fn weir_answer(ctx: XdpContext) -> u32 {
+    let step = answer(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Hands a packet to whoever captures, once it is known what becomes of it.
+#[xdp(frags)]
+pub fn weir_capture(ctx: XdpContext) -> u32 {
+    capture::emit(&ctx)
+}
+
+/// Answers and checks what comes to the relay in a flood of SYNs.
+#[xdp(frags)]
+pub fn weir_cookie(ctx: XdpContext) -> u32 {
+    let step = cookie(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Counts connections against the limits of their services.
+#[xdp(frags)]
+pub fn weir_admit(ctx: XdpContext) -> u32 {
+    let step = admit(&mut Kernel::new(&ctx));
+    finish(&ctx, step)
 }
 
 /// Gives connections to L7 services to the relay's sockets.
@@ -51,17 +172,81 @@ pub fn weir_steer(ctx: SkLookupContext) -> u32 {
     }
 }
 
+/// Takes in packets to addresses that are not on the box, as far as the relay has a use for them.
+#[classifier]
+pub fn weir_take(ctx: TcContext) -> i32 {
+    match take::take(&ctx) {
+        // Other programs of the interface, if there are any, have their turn.
+        take::Take::Pass => TC_ACT_UNSPEC,
+        take::Take::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Ends a program, or goes on with another.
+#[inline(always)]
+fn finish(ctx: &XdpContext, step: Step) -> u32 {
+    match step {
+        Step::Done(outcome) => verdict(ctx, outcome),
+        Step::Stage(stage) => {
+            go_on(ctx, stage);
+            let outcome = internal(&mut Kernel::new(ctx));
+            verdict(ctx, outcome)
+        }
+    }
+}
+
+/// Goes on with the program of a stage. Comes back only if there is none.
+///
+/// The kernel makes a tail call by a constant index a plain jump, and any other an indirect one, which costs several times
+/// that where retpolines are used.
+#[inline(always)]
+fn go_on(ctx: &XdpContext, stage: u32) {
+    match stage {
+        stage::EDGE => jump::<{ stage::EDGE }>(ctx),
+        stage::FULL_NAT => jump::<{ stage::FULL_NAT }>(ctx),
+        stage::COOKIE => jump::<{ stage::COOKIE }>(ctx),
+        stage::FORWARD => jump::<{ stage::FORWARD }>(ctx),
+        stage::ROUTE => jump::<{ stage::ROUTE }>(ctx),
+        stage::ANSWER => jump::<{ stage::ANSWER }>(ctx),
+        stage::ICMP => jump::<{ stage::ICMP }>(ctx),
+        stage::FRAGMENT => jump::<{ stage::FRAGMENT }>(ctx),
+        stage::NAT_NEW => jump::<{ stage::NAT_NEW }>(ctx),
+        stage::NAT_SEND => jump::<{ stage::NAT_SEND }>(ctx),
+        stage::NAT_RETURN => jump::<{ stage::NAT_RETURN }>(ctx),
+        stage::NAT_TAKE => jump::<{ stage::NAT_TAKE }>(ctx),
+        stage::NAT_ICMP => jump::<{ stage::NAT_ICMP }>(ctx),
+        stage::ADMIT => jump::<{ stage::ADMIT }>(ctx),
+        // `CAPTURE` is called by the one who captures.
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn jump<const STAGE: u32>(ctx: &XdpContext) {
+    // SAFETY: the context of this run.
+    unsafe { STAGES.tail_call(ctx, STAGE) };
+    // What is the same at the end of several ways LLVM would do in one place, by an index that is no constant.
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: no instructions.
+    unsafe {
+        core::arch::asm!("/* no program of stage {0} */", const STAGE, options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// The one place where an outcome becomes a verdict.
 #[inline(always)]
 fn verdict(ctx: &XdpContext, outcome: Outcome) -> u32 {
-    match outcome.reason.verdict() {
+    let verdict = match outcome.reason.verdict() {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Reply => xdp_action::XDP_TX,
         // Out where it came in: no second device is involved.
         Verdict::Forward if outcome.egress as usize == ctx.ingress_ifindex() => xdp_action::XDP_TX,
         // SAFETY: a helper without pointers; it returns the verdict.
         Verdict::Forward => unsafe { bpf_redirect(outcome.egress, 0) as u32 },
-    }
+    };
+    capture::after(ctx, outcome, verdict);
+    verdict
 }
 
 /// Some helpers are open to GPL-compatible programs only.

@@ -1,18 +1,20 @@
 //! The maps, as `weir_abi::MAPS` describes them.
 //!
-//! Owns their declaration. The first seven that userspace fills have one writer, the control process; the programs write
-//! `FLOWS`, `RETURN_FLOWS`, `EVENTS`, `NEIGHBORS` and the per-CPU ones. Kinds, sizes and flags stand in `weir_abi::spec`
+//! Owns their declaration. What userspace fills has one writer, the control process; the programs write what they learn
+//! from packets: flows, fragments, clients, bans for overload, events, counters. Kinds, sizes and flags stand in `weir_abi::spec`
 //! a second time, as data; the tests compare the two in the object that was built.
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockMap},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf, SockMap},
 };
 use weir_abi::{
-    Backend, FlowKey, FlowState, NeighborEvent, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, Settings, Slot, Traffic,
-    maps::limit,
-    spec::{capacity, flag},
+    Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
+    KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey, REASON_COUNT,
+    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
+    Taken, Traffic, Vlan,
+    maps::{filter, known, limit, stage},
+    spec::{PARKED_WORDS, SCRATCH_BYTES, capacity, flag},
 };
 
 #[map]
@@ -26,7 +28,21 @@ pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(capacity::B
 pub(crate) static RINGS: Array<Slot> = Array::with_max_entries(capacity::RINGS, flag::MMAPABLE);
 
 #[map]
-pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState> = LruHashMap::with_max_entries(capacity::FLOWS, 0);
+pub(crate) static FILTER: Array<[u64; filter::VALUE]> = Array::with_max_entries(1, flag::MMAPABLE);
+
+#[map]
+pub(crate) static NEXT_HOPS: Array<NextHop> = Array::with_max_entries(capacity::NEXT_HOPS, 0);
+
+/// By [`weir_abi::Prefix`], as `Key` has it.
+#[map]
+pub(crate) static ROUTES: LpmTrie<Addr16, u32> =
+    LpmTrie::with_max_entries(capacity::ROUTES, flag::NO_PREALLOC);
+
+#[map]
+pub(crate) static VLANS: HashMap<u32, Vlan> = HashMap::with_max_entries(capacity::VLANS, 0);
+
+#[map]
+pub(crate) static FLOWS: HashMap<FlowKey, FlowState> = HashMap::with_max_entries(capacity::FLOWS, 0);
 
 #[map]
 pub(crate) static RETURNS: HashMap<ReturnKey, ReturnTarget> = HashMap::with_max_entries(capacity::RETURNS, 0);
@@ -34,6 +50,38 @@ pub(crate) static RETURNS: HashMap<ReturnKey, ReturnTarget> = HashMap::with_max_
 #[map]
 pub(crate) static RETURN_FLOWS: LruHashMap<FlowKey, ReturnVip> =
     LruHashMap::with_max_entries(capacity::RETURN_FLOWS, 0);
+
+#[map]
+pub(crate) static NAT_FLOWS: HashMap<FlowKey, NatFlow> = HashMap::with_max_entries(capacity::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static NAT_REPLIES: HashMap<FlowKey, NatReply> = HashMap::with_max_entries(capacity::NAT_FLOWS, 0);
+
+#[map]
+pub(crate) static NAT_SOURCES: Array<NatSource> = Array::with_max_entries(capacity::NAT_SOURCES, 0);
+
+#[map]
+pub(crate) static NAT_CURSORS: PerCpuArray<u64> = PerCpuArray::with_max_entries(capacity::SERVICE_TRAFFIC, 0);
+
+#[map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentState> =
+    LruHashMap::with_max_entries(capacity::FRAGMENTS, 0);
+
+#[map]
+pub(crate) static QUIC_IDS: HashMap<QuicKey, u32> = HashMap::with_max_entries(capacity::QUIC_IDS, 0);
+
+/// By [`weir_abi::Prefix`], as `Key` has it.
+#[map]
+pub(crate) static LISTS: LpmTrie<Addr16, ListEntry> =
+    LpmTrie::with_max_entries(capacity::LISTS, flag::NO_PREALLOC);
+
+#[map]
+pub(crate) static CLIENTS: LruHashMap<ClientKey, ClientState> =
+    LruHashMap::with_max_entries(capacity::CLIENTS, 0);
+
+#[map]
+pub(crate) static SERVICE_LIMITS: Array<ServiceLimits> =
+    Array::with_max_entries(capacity::SERVICE_TRAFFIC, 0);
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -53,10 +101,24 @@ pub(crate) static BACKEND_TRAFFIC: PerCpuArray<Traffic> =
 pub(crate) static RECORD_LIMIT: PerCpuArray<RecordLimit> = PerCpuArray::with_max_entries(limit::COUNT, 0);
 
 #[map]
+pub(crate) static CAPTURE: Array<CaptureFilter> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static CAPTURED: RingBuf = RingBuf::with_byte_size(capacity::CAPTURED, 0);
+
+#[map]
+pub(crate) static STAGES: ProgramArray = ProgramArray::with_max_entries(stage::COUNT, 0);
+
+#[map]
 pub(crate) static STEER: HashMap<ServiceKey, u32> = HashMap::with_max_entries(capacity::STEER, 0);
 
 #[map]
 pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(capacity::SOCKETS, 0);
+
+/// By [`weir_abi::Prefix`], as `Key` has it.
+#[map]
+pub(crate) static TAKEN: LpmTrie<Addr16, Taken> =
+    LpmTrie::with_max_entries(capacity::TAKEN, flag::NO_PREALLOC);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);
@@ -64,3 +126,12 @@ pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0)
 #[map]
 pub(crate) static NEIGHBORS: LruHashMap<NeighborEvent, u32> =
     LruHashMap::with_max_entries(capacity::NEIGHBORS, 0);
+
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<[u8; SCRATCH_BYTES]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static PARKED: PerCpuArray<[u64; PARKED_WORDS]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static KNOWN_SERVICES: PerCpuArray<KnownService> = PerCpuArray::with_max_entries(known::COUNT, 0);

@@ -1,18 +1,21 @@
 //! `weir_steer`: which of the relay's sockets takes a connection to a virtual address.
 //!
-//! Owns the look-up of `STEER` and `SOCKETS`. The kernel runs it for every connection (TCP) or datagram (UDP) that no
+//! Owns the look-up of `STEER`, `TAKEN` and `SOCKETS`. The kernel runs it for every connection (TCP) or datagram (UDP) that no
 //! connected socket takes, in the namespace it is attached to. What it does not know it leaves to the kernel's own
 //! look-up. What it knows but has no socket for it refuses: nothing may end up at another program's wildcard socket.
 
-use aya_ebpf::programs::SkLookupContext;
+use aya_ebpf::{maps::lpm_trie::Key, programs::SkLookupContext};
 use weir_abi::{Addr16, Note, ServiceKey, maps::port_proto};
 
 use crate::{
     kernel::bump,
-    maps::{SOCKETS, STEER},
+    maps::{SOCKETS, STEER, TAKEN},
+    take,
 };
 
 const AF_INET: u32 = 2;
+/// `IPPROTO_TCP`
+const TCP: u8 = 6;
 
 /// What became of a look-up.
 pub(crate) enum Steered {
@@ -54,8 +57,17 @@ pub(crate) fn steer(ctx: &SkLookupContext) -> Steered {
         port_proto: port_proto(port.to_be(), protocol),
     };
     // SAFETY: copied at once.
-    let Some(index) = unsafe { STEER.get(key) }.copied() else {
-        return Steered::NotOurs;
+    let index = match unsafe { STEER.get(key) }.copied() {
+        Some(index) => index,
+        // To an address that is not on the box, which `weir_take` has let in.
+        None if protocol == TCP => {
+            let taken = TAKEN.get(Key::new(128, addr));
+            let Some(index) = taken.and_then(|taken| take::listener(taken, port)) else {
+                return Steered::NotOurs;
+            };
+            index
+        }
+        None => return Steered::NotOurs,
     };
     match SOCKETS.redirect_sk_lookup(ctx, index, 0) {
         Ok(()) => {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use weir_abi::{Note, REASON_COUNT, Reason, Verdict};
-use weir_fastpath::{Window, handle, memory::MemoryTables};
+use weir_fastpath::{handle, memory::MemoryTables};
 
 use crate::{
     Frame, Kernel, Lab, World,
@@ -59,7 +59,7 @@ impl Both {
 
         self.memory.reasons.fill(0);
         let mut copy = frame.to_vec();
-        let outcome = handle(Window::new(&mut copy), &mut self.memory);
+        let outcome = handle(&mut copy, &mut self.memory);
         ensure!(
             outcome.reason == reason,
             "host: {} instead of {}",
@@ -72,8 +72,9 @@ impl Both {
         );
         ensure!(
             self.memory.reasons == counters,
-            "host: counters {:?}",
-            self.memory.reasons
+            "host: counters {:?} instead of {:?}",
+            Counters(self.memory.reasons),
+            Counters(counters)
         );
 
         // The kernel does not run a program on less than an Ethernet header.
@@ -85,10 +86,12 @@ impl Both {
         let seen = self.kernel.counters()?;
         ensure!(
             seen == Counters(counters),
-            "kernel: counters {seen:?} instead of {counters:?}"
+            "kernel: counters {seen:?} instead of {:?}",
+            Counters(counters)
         );
         let expected_verdict = match reason.verdict() {
             Verdict::Forward => verdict::REDIRECT,
+            Verdict::Reply => verdict::TX,
             Verdict::Pass => verdict::PASS,
             Verdict::Drop => verdict::DROP,
         };
@@ -101,10 +104,41 @@ impl Both {
         Ok(())
     }
 
+    /// One frame whose reason is told and its frame not looked at. Both sides say and do the same.
+    ///
+    /// # Errors
+    /// They differ.
+    pub fn verdict(&mut self, frame: &[u8]) -> Result<Reason> {
+        self.memory.reasons.fill(0);
+        let mut copy = frame.to_vec();
+        let reason = handle(&mut copy, &mut self.memory).reason;
+        self.kernel.clear_counters()?;
+        let run = self.kernel.run(frame)?;
+        let seen = self.kernel.counters()?;
+        ensure!(
+            seen == Counters(self.memory.reasons),
+            "kernel: counters {seen:?} instead of {:?}",
+            self.memory.reasons
+        );
+        ensure!(
+            run.frame == copy,
+            "kernel: frame\n{:02x?}\ninstead of\n{copy:02x?}",
+            run.frame
+        );
+        Ok(reason)
+    }
+
     /// [`Self::check`] of a frame that must not be changed. Panics.
     #[track_caller]
     pub fn stays(&mut self, frame: &[u8], reason: Reason) {
         self.check(frame, reason, &[], None)
+            .unwrap_or_else(|e| panic!("{}: {e:#}\n{frame:02x?}", reason.name()));
+    }
+
+    /// [`Self::stays`] of a frame whose way the kernel's routes are asked for.
+    #[track_caller]
+    pub fn asks(&mut self, frame: &[u8], reason: Reason) {
+        self.check(frame, reason, &[Note::RouteAsked], None)
             .unwrap_or_else(|e| panic!("{}: {e:#}\n{frame:02x?}", reason.name()));
     }
 

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::world::addr;
+
 /// Link address of the client side in frames as they come in.
 pub const FROM_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 /// Link address that frames come in for.
@@ -220,4 +222,48 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+/// A later fragment as it leaves, between these link addresses: a hop less, the IP packet's addresses replaced, and the
+/// header's checksum; nothing else changes.
+///
+/// # Panics
+/// The two ends are not of one family.
+pub fn moved(frame: &Frame, ends: Option<(&str, &str)>, to: [u8; 6], from: [u8; 6]) -> Vec<u8> {
+    let mut out = frame.clone().with(|f| f.hops -= 1).build();
+    out[..6].copy_from_slice(&to);
+    out[6..12].copy_from_slice(&from);
+    let at = frame.network_at();
+    if let Some((src, dst)) = ends {
+        match (addr(src).ip(), addr(dst).ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                out[at + 12..at + 16].copy_from_slice(&src.octets());
+                out[at + 16..at + 20].copy_from_slice(&dst.octets());
+                out[at + 10..at + 12].fill(0);
+                let header = 20 + frame.options.len();
+                let check = checksum(&[&out[at..at + header]]);
+                out[at + 10..at + 12].copy_from_slice(&check.to_be_bytes());
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                out[at + 8..at + 24].copy_from_slice(&src.octets());
+                out[at + 24..at + 40].copy_from_slice(&dst.octets());
+            }
+            _ => panic!("two families"),
+        }
+    }
+    out
+}
+
+/// The pieces of a datagram: the first, and a later one whose bytes look like anything. `id`: of the datagram, in IPv6.
+pub fn pieces(frame: &Frame, id: u8) -> [Frame; 2] {
+    if frame.src.is_ipv4() {
+        let piece = |offset| frame.clone().with(|f| f.fragment = offset);
+        [piece(0x2000), piece(0x2010)]
+    } else {
+        let piece = |offset: [u8; 2]| {
+            let header = vec![0, 0, offset[0], offset[1], 0xab, 0xcd, 0, id];
+            frame.clone().with(|f| f.extensions.push((44, header)))
+        };
+        [piece([0, 1]), piece([0, 0x80])]
+    }
 }

@@ -1,35 +1,26 @@
 //! A loaded copy of the programs, with the maps as `weir-abi` describes them.
+//!
+//! Owns loading (the stages too, as far as the object has them), running, counters and events. `kernel/tables.rs` reads
+//! and writes the other maps.
 
-use std::net::SocketAddr;
+use std::fmt;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, RingBuf},
-    programs::{SkLookup, TestRun as _, TestRunOptions, Xdp},
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
+    programs::{ProgramFd, SchedClassifier, SkLookup, TestRun as _, TestRunOptions, Xdp},
     util::nr_cpus,
 };
-use weir_abi::{
-    Backend, FlowKey, FlowState, NeighborEvent, Note, REASON_COUNT, Reason, RecordLimit, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, Settings, Slot, Traffic, maps::port_proto, names,
-};
+use weir_abi::{Addr16, CaptureRecord, NeighborEvent, Note, REASON_COUNT, Reason, names};
 
-/// A key or value of `weir-abi`, as aya wants it.
-#[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Raw<T>(T);
+mod keys;
+mod layout;
+mod steer;
+mod tables;
 
-/// The layouts of `weir-abi`: integers and arrays of them, without padding.
-trait Layout: Copy + 'static {}
-macro_rules! layouts { ($($ty:ty)*) => { $(
-    impl Layout for $ty {}
-    // SAFETY: weir-abi asserts at compile time that it has no padding, and every bit pattern is a value.
-    unsafe impl Pod for Raw<$ty> {}
-)* } }
-layouts! {
-    ServiceKey Service Backend Slot FlowKey FlowState ReturnKey ReturnTarget ReturnVip Settings RecordLimit Traffic
-    NeighborEvent
-}
+pub use keys::{backend, flow_key, host_prefix, prefix, return_key, service_key};
+pub use steer::Steered;
 
 /// A verdict as XDP numbers it.
 pub mod verdict {
@@ -53,8 +44,18 @@ pub struct Run {
 }
 
 /// Counters of all CPUs together: reasons, then notes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Counters(pub [u64; REASON_COUNT]);
+
+/// By name, and no zeros.
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = Reason::ALL.iter().map(|reason| reason.name());
+        let names = reasons.chain(Note::ALL.iter().map(|note| note.name()));
+        let counted = names.zip(self.0).filter(|(_, count)| *count != 0);
+        f.debug_map().entries(counted).finish()
+    }
+}
 
 impl Counters {
     /// How often a verdict had this reason.
@@ -95,16 +96,25 @@ impl Kernel {
         let mut ebpf = loader
             .load(&object)
             .context("the object and its maps (root is needed)")?;
-        let xdp: &mut Xdp = ebpf
-            .program_mut(names::XDP_PROGRAM)
-            .context(names::XDP_PROGRAM)?
-            .try_into()?;
-        xdp.load().context(names::XDP_PROGRAM)?;
+        load_xdp(&mut ebpf, names::XDP_PROGRAM)?.context(names::XDP_PROGRAM)?;
+        for (index, name) in names::STAGE_PROGRAMS {
+            if let Some(program) = load_xdp(&mut ebpf, name)? {
+                let mut stages = ProgramArray::try_from(ebpf.map_mut(names::STAGES).context(names::STAGES)?)?;
+                stages
+                    .set(index, &program, 0)
+                    .with_context(|| format!("{name} behind {}", names::XDP_PROGRAM))?;
+            }
+        }
         let steer: &mut SkLookup = ebpf
             .program_mut(names::STEER_PROGRAM)
             .context(names::STEER_PROGRAM)?
             .try_into()?;
         steer.load().context(names::STEER_PROGRAM)?;
+        let take: &mut SchedClassifier = ebpf
+            .program_mut(names::TAKE_PROGRAM)
+            .context(names::TAKE_PROGRAM)?
+            .try_into()?;
+        take.load().context(names::TAKE_PROGRAM)?;
         Ok(Self { ebpf })
     }
 
@@ -159,128 +169,30 @@ impl Kernel {
         })
     }
 
-    fn map(&self, name: &str) -> Result<&Map> {
-        self.ebpf.map(name).with_context(|| format!("no map {name}"))
-    }
-
-    fn map_mut(&mut self, name: &str) -> Result<&mut Map> {
-        self.ebpf.map_mut(name).with_context(|| format!("no map {name}"))
-    }
-
-    fn insert<K: Layout, V: Layout>(&mut self, name: &str, key: K, value: V) -> Result<()>
-    where
-        Raw<K>: Pod,
-        Raw<V>: Pod,
-    {
-        let mut map: HashMap<&mut MapData, Raw<K>, Raw<V>> = self.map_mut(name)?.try_into()?;
-        map.insert(Raw(key), Raw(value), 0)
-            .with_context(|| format!("write to {name}"))
-    }
-
-    fn get<K: Layout, V: Layout>(&self, name: &str, key: K) -> Result<Option<V>>
-    where
-        Raw<K>: Pod,
-        Raw<V>: Pod,
-    {
-        let map: HashMap<&MapData, Raw<K>, Raw<V>> = self.map(name)?.try_into()?;
-        match map.get(&Raw(key), 0) {
-            Ok(Raw(value)) => Ok(Some(value)),
-            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
-            Err(e) => Err(anyhow!(e)),
-        }
-    }
-
-    /// Writes `SERVICES`.
+    /// Runs `weir_take` on a frame that has a mark: its verdict, as tc numbers it, and the mark that the frame has then.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn service(&mut self, key: ServiceKey, service: Service) -> Result<()> {
-        self.insert(names::SERVICES, key, service)
-    }
-
-    /// Writes `BACKENDS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn backend(&mut self, index: u32, backend: Backend) -> Result<()> {
-        let mut map: Array<&mut MapData, Raw<Backend>> = self.map_mut(names::BACKENDS)?.try_into()?;
-        Ok(map.set(index, Raw(backend), 0)?)
-    }
-
-    /// Writes `RINGS` from `offset` on.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn ring(&mut self, offset: u32, slots: &[Slot]) -> Result<()> {
-        let mut map: Array<&mut MapData, Raw<Slot>> = self.map_mut(names::RINGS)?.try_into()?;
-        for (index, slot) in (offset..).zip(slots) {
-            map.set(index, Raw(*slot), 0)?;
-        }
-        Ok(())
-    }
-
-    /// Writes `SETTINGS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn settings(&mut self, settings: Settings) -> Result<()> {
-        let mut map: Array<&mut MapData, Raw<Settings>> = self.map_mut(names::SETTINGS)?.try_into()?;
-        Ok(map.set(0, Raw(settings), 0)?)
-    }
-
-    /// Writes `FLOWS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn record_flow(&mut self, key: FlowKey, state: FlowState) -> Result<()> {
-        self.insert(names::FLOWS, key, state)
-    }
-
-    /// Reads `FLOWS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn flow(&self, key: FlowKey) -> Result<Option<FlowState>> {
-        self.get(names::FLOWS, key)
-    }
-
-    /// All of `FLOWS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn flows(&self) -> Result<std::collections::HashMap<FlowKey, FlowState>> {
-        let map: HashMap<&MapData, Raw<FlowKey>, Raw<FlowState>> = self.map(names::FLOWS)?.try_into()?;
-        map.iter()
-            .map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e)))
-            .collect()
-    }
-
-    /// Writes `RETURNS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn return_target(&mut self, key: ReturnKey, target: ReturnTarget) -> Result<()> {
-        self.insert(names::RETURNS, key, target)
-    }
-
-    /// Reads `RETURN_FLOWS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn return_flow(&self, key: FlowKey) -> Result<Option<ReturnVip>> {
-        self.get(names::RETURN_FLOWS, key)
-    }
-
-    /// All of `RETURN_FLOWS`.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn return_flows(&self) -> Result<std::collections::HashMap<FlowKey, ReturnVip>> {
-        let map: HashMap<&MapData, Raw<FlowKey>, Raw<ReturnVip>> =
-            self.map(names::RETURN_FLOWS)?.try_into()?;
-        map.iter()
-            .map(|entry| entry.map(|(Raw(k), Raw(v))| (k, v)).map_err(|e| anyhow!(e)))
-            .collect()
+    /// The kernel refuses the run.
+    pub fn run_take(&self, frame: &[u8], mark: u32) -> Result<(i32, u32)> {
+        // struct __sk_buff: len, pkt_type, mark.
+        let context: Vec<u8> = [0, 0, mark].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let mut after = vec![0; 256];
+        let take: &SchedClassifier = self
+            .ebpf
+            .program(names::TAKE_PROGRAM)
+            .context(names::TAKE_PROGRAM)?
+            .try_into()?;
+        let result = take.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::default()
+        })?;
+        let mark = after.get(8..12).and_then(|word| word.try_into().ok());
+        Ok((
+            result.return_value.cast_signed(),
+            u32::from_ne_bytes(mark.context("no mark")?),
+        ))
     }
 
     /// All counters.
@@ -309,34 +221,35 @@ impl Kernel {
         Ok(())
     }
 
-    /// Traffic of a service, of all CPUs together.
+    /// Takes all packets that were captured.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub fn service_traffic(&self, id: u32) -> Result<Traffic> {
-        self.traffic(names::SERVICE_TRAFFIC, id)
-    }
-
-    /// Traffic of a backend, of all CPUs together.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn backend_traffic(&self, index: u32) -> Result<Traffic> {
-        self.traffic(names::BACKEND_TRAFFIC, index)
-    }
-
-    fn traffic(&self, name: &str, index: u32) -> Result<Traffic> {
-        let map: PerCpuArray<&MapData, Raw<Traffic>> = self.map(name)?.try_into()?;
-        Ok(map
-            .get(&index, 0)?
-            .iter()
-            .fold(Traffic::default(), |sum, Raw(one)| Traffic {
-                packets_in: sum.packets_in + one.packets_in,
-                bytes_in: sum.bytes_in + one.bytes_in,
-                packets_out: sum.packets_out + one.packets_out,
-                bytes_out: sum.bytes_out + one.bytes_out,
-                flows: sum.flows + one.flows,
-            }))
+    /// The kernel refuses, or a packet is not as long as its record says.
+    pub fn captured(&mut self) -> Result<Vec<(CaptureRecord, Vec<u8>)>> {
+        const RECORD: usize = size_of::<CaptureRecord>();
+        let mut ring = RingBuf::try_from(self.map_mut(names::CAPTURED)?)?;
+        let mut out = Vec::new();
+        while let Some(item) = ring.next() {
+            ensure!(item.len() >= RECORD, "a packet of {} bytes", item.len());
+            let word = |at: usize| u32::from_ne_bytes([item[at], item[at + 1], item[at + 2], item[at + 3]]);
+            let record = CaptureRecord {
+                time: u64::from(word(0)) | u64::from(word(4)) << 32,
+                frame_len: word(8),
+                captured: word(12),
+                ifindex: word(16),
+                egress: word(20),
+                reason: word(24),
+                reserved: word(28),
+            };
+            let bytes = item[RECORD..].to_vec();
+            ensure!(
+                bytes.len() == record.captured as usize,
+                "{record:?}: {} bytes",
+                bytes.len()
+            );
+            out.push((record, bytes));
+        }
+        Ok(out)
     }
 
     /// Takes all events that are queued.
@@ -354,7 +267,7 @@ impl Kernel {
             );
             let word = |at: usize| u32::from_ne_bytes([item[at], item[at + 1], item[at + 2], item[at + 3]]);
             out.push(NeighborEvent {
-                addr: weir_abi::Addr16 {
+                addr: Addr16 {
                     words: [word(0), word(4), word(8), word(12)],
                 },
                 ifindex: word(16),
@@ -363,6 +276,16 @@ impl Kernel {
         }
         Ok(out)
     }
+}
+
+/// Loads an XDP program. None: the object has no such program.
+fn load_xdp(ebpf: &mut Ebpf, name: &str) -> Result<Option<ProgramFd>> {
+    let Some(program) = ebpf.program_mut(name) else {
+        return Ok(None);
+    };
+    let program: &mut Xdp = program.try_into()?;
+    program.load().with_context(|| name.to_owned())?;
+    Ok(Some(program.fd()?.try_clone()?))
 }
 
 /// What the kernel knows of a map, whatever its type.
@@ -375,45 +298,11 @@ pub fn map_data(map: &Map) -> Result<&MapData> {
     | Map::Array(data)
     | Map::PerCpuArray(data)
     | Map::SockMap(data)
+    | Map::LpmTrie(data)
+    | Map::ProgramArray(data)
     | Map::RingBuf(data)) = map
     else {
         bail!("a map of a type that is not ours: {map:?}");
     };
     Ok(data)
-}
-
-/// The key of a service.
-pub fn service_key(addr: SocketAddr, protocol: u8) -> ServiceKey {
-    ServiceKey {
-        addr: addr.ip().into(),
-        port_proto: port_proto(addr.port().to_be(), protocol),
-    }
-}
-
-/// The key of a backend's answers.
-pub fn return_key(addr: SocketAddr, protocol: u8) -> ReturnKey {
-    ReturnKey {
-        addr: addr.ip().into(),
-        port_proto: port_proto(addr.port().to_be(), protocol),
-    }
-}
-
-/// The key of a flow.
-pub fn flow_key(src: SocketAddr, dst: SocketAddr, protocol: u8) -> FlowKey {
-    let ([a, b], [c, d]) = (src.port().to_be_bytes(), dst.port().to_be_bytes());
-    FlowKey {
-        src: src.ip().into(),
-        dst: dst.ip().into(),
-        ports: u32::from_ne_bytes([a, b, c, d]),
-        proto: u32::from(protocol),
-    }
-}
-
-/// A backend.
-pub fn backend(addr: SocketAddr, flags: u32) -> Backend {
-    Backend {
-        addr: addr.ip().into(),
-        port: u32::from(addr.port().to_be()),
-        flags,
-    }
 }

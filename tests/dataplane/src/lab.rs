@@ -22,8 +22,13 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
+use weir_abi::{NextHop, maps::next_hop};
 use weir_fastpath::{Route, RouteQuery, rewrite::Link};
 
+/// Index of the box's interface towards the backends, so that it is known before there is a lab.
+pub const LAN: u32 = 10;
+/// Index of the box's interface towards the clients.
+pub const WAN: u32 = 20;
 /// Link address of the box towards the backends.
 pub const LAN_MAC: [u8; 6] = [0x02, 0, 0, 0, 0x09, 0x01];
 /// Link address of the box towards the clients.
@@ -38,6 +43,42 @@ pub const fn backend_mac(n: u8) -> [u8; 6] {
 
 /// Backends with a known link address: 1 to this.
 pub const BACKENDS: u8 = 9;
+
+/// The way to the backend 10.9.0.N or 2001:db8:9::N, as control would resolve it.
+pub const fn backend_hop(n: u8) -> NextHop {
+    NextHop {
+        ifindex: LAN,
+        mtu: 1500,
+        destination: words(backend_mac(n)),
+        source: words(LAN_MAC),
+        flags: next_hop::ON_LINK,
+        outer_tag: 0,
+        inner_tag: 0,
+    }
+}
+
+/// The way to clients, as control would resolve it.
+pub const fn gateway_hop() -> NextHop {
+    NextHop {
+        ifindex: WAN,
+        mtu: 1500,
+        destination: words(GATEWAY_MAC),
+        source: words(WAN_MAC),
+        flags: 0,
+        outer_tag: 0,
+        inner_tag: 0,
+    }
+}
+
+/// A link address as it lies in the frame, in words.
+const fn words(mac: [u8; 6]) -> [u16; 3] {
+    let [a, b, c, d, e, f] = mac;
+    [
+        u16::from_ne_bytes([a, b]),
+        u16::from_ne_bytes([c, d]),
+        u16::from_ne_bytes([e, f]),
+    ]
+}
 
 /// The box.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +112,8 @@ impl Lab {
     fn build() -> Result<Self> {
         let mut script = String::from(
             "link set lo up\n\
-             link add lan0 address 02:00:00:00:09:01 type veth peer name lan1\n\
-             link add wan0 address 02:00:00:00:01:01 type veth peer name wan1\n\
+             link add lan0 index 10 address 02:00:00:00:09:01 type veth peer name lan1\n\
+             link add wan0 index 20 address 02:00:00:00:01:01 type veth peer name wan1\n\
              link set lan0 up\nlink set lan1 up\nlink set wan0 up\nlink set wan1 up\n\
              addr add 10.9.0.254/24 dev lan0\n\
              addr add 2001:db8:9::fe/64 dev lan0 nodad\n\
@@ -104,12 +145,11 @@ impl Lab {
                 ensure!(fs::read_to_string(&path)?.trim() == "0", "{path} is not 0");
             }
         }
-        let index =
-            |name: &str| -> Result<u32> { if_nametoindex(name).with_context(|| format!("index of {name}")) };
-        Ok(Self {
-            lan: index("lan0")?,
-            wan: index("wan0")?,
-        })
+        for (name, expected) in [("lan0", LAN), ("wan0", WAN)] {
+            let index = if_nametoindex(name).with_context(|| format!("index of {name}"))?;
+            ensure!(index == expected, "{name} has index {index}");
+        }
+        Ok(Self { lan: LAN, wan: WAN })
     }
 }
 
@@ -162,10 +202,8 @@ impl Lab {
     pub fn route(&self, query: &RouteQuery) -> Route {
         let via = |ifindex, destination: [u8; 6], source: [u8; 6]| {
             if query.total_len > 1500 {
-                return Route::TooBig;
+                return Route::TooBig { mtu: 1500 };
             }
-            let words =
-                |mac: [u8; 6]| [[mac[0], mac[1]], [mac[2], mac[3]], [mac[4], mac[5]]].map(u16::from_ne_bytes);
             Route::Via {
                 ifindex,
                 link: Link {
@@ -176,7 +214,7 @@ impl Lab {
         };
         let unresolved = |ifindex, next_hop: IpAddr| {
             if query.total_len > 1500 {
-                return Route::TooBig;
+                return Route::TooBig { mtu: 1500 };
             }
             Route::NoNeighbor {
                 next_hop: next_hop.into(),

@@ -8,14 +8,19 @@
 
 pub mod both;
 pub mod floor;
+pub mod foreign;
 pub mod frame;
+pub mod icmp;
 pub mod kernel;
 pub mod lab;
 pub mod object;
+mod raw;
+pub mod traffic;
 pub mod world;
 
 pub use both::Both;
 pub use frame::Frame;
+pub use icmp::Icmp;
 pub use kernel::{Kernel, Run};
 pub use lab::Lab;
 pub use world::World;

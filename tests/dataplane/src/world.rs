@@ -4,20 +4,26 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use weir_abi::{
-    Backend, FlowKey, FlowState, ReturnKey, ReturnTarget, Service, ServiceKey, Settings, Slot,
-    maps::{action, backend::ALIVE, backend::SHARED, returns},
+    Backend, FlowKey, FlowState, ListEntry, NatSource, NextHop, Prefix, QuicKey, ReturnKey, ReturnTarget,
+    Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan,
+    maps::{action, backend::ALIVE, backend::SHARED, filter, returns, service, settings},
 };
 use weir_fastpath::memory::MemoryTables;
 
 use crate::{
     Kernel, Lab,
-    kernel::{backend, return_key, service_key},
+    kernel::{backend, prefix, return_key, service_key},
+    lab,
 };
 
 /// TCP, as a number.
 pub const TCP: u8 = 6;
 /// UDP, as a number.
 pub const UDP: u8 = 17;
+/// ICMP, as a number.
+pub const ICMP: u8 = 1;
+/// ICMPv6, as a number.
+pub const ICMP6: u8 = 58;
 
 /// A first backend for each protocol and family, by service port 80 (TCP) and 53 (UDP), and one service for each thing
 /// that can be wrong. Rings have one slot, so that who takes a packet is known.
@@ -33,6 +39,20 @@ pub struct World {
     pub returns: Vec<(ReturnKey, ReturnTarget)>,
     /// `FLOWS`
     pub flows: Vec<(FlowKey, FlowState)>,
+    /// `NEXT_HOPS`, from index 0, which means that the kernel is asked.
+    pub next_hops: Vec<NextHop>,
+    /// `ROUTES`
+    pub routes: Vec<(Prefix, u32)>,
+    /// `VLANS`
+    pub vlans: Vec<(u32, Vlan)>,
+    /// `LISTS`
+    pub lists: Vec<(Prefix, ListEntry)>,
+    /// `SERVICE_LIMITS`, by service id.
+    pub limits: Vec<(u32, ServiceLimits)>,
+    /// `NAT_SOURCES`
+    pub nat_sources: Vec<NatSource>,
+    /// `QUIC_IDS`
+    pub quic_ids: Vec<(QuicKey, u32)>,
     /// `SETTINGS`
     pub settings: Settings,
 }
@@ -42,19 +62,24 @@ pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
+/// The key of boxes in tests.
+const HASH_KEY: [u64; 2] = [0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00];
+
 impl World {
     /// No service yet; settings as by default.
     pub fn new() -> Self {
         Self {
             backends: vec![Backend::default()],
+            next_hops: vec![NextHop::default()],
             settings: Settings {
-                hash_key: [0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00],
+                hash_key: HASH_KEY,
+                flow_key: weir_fastpath::hash::expand(HASH_KEY),
                 tcp_grace: 60,
                 udp_grace: 120,
                 horizon: 3600,
                 record_limit: 10_000,
                 fib_ifindex: 1,
-                reserved: [0; 3],
+                ..Settings::default()
             },
             ..Self::default()
         }
@@ -66,20 +91,125 @@ impl World {
         (self.backends.len() - 1) as u16
     }
 
-    /// Adds a `nat` service with these slots; its id.
-    pub fn nat(&mut self, listen: &str, protocol: u8, slots: &[Slot]) -> u32 {
+    /// Adds a backend that is reached by a way that was resolved in advance; its index.
+    pub fn backend_via(&mut self, text: &str, flags: u32, next_hop: u32) -> u16 {
+        let index = self.backend(text, flags);
+        self.backends[usize::from(index)].next_hop = next_hop;
+        index
+    }
+
+    /// Adds a way out; its index. The lab's are [`lab::backend_hop`] and
+    /// [`lab::gateway_hop`].
+    pub fn next_hop(&mut self, hop: NextHop) -> u32 {
+        self.next_hops.push(hop);
+        (self.next_hops.len() - 1) as u32
+    }
+
+    /// Resolves the ways to the lab's backends and clients in advance, as control does: to those that are neighbors. What
+    /// else there is, the kernel's routes are asked for.
+    pub fn resolve(&mut self) {
+        for n in 1..=lab::BACKENDS {
+            let hop = self.next_hop(lab::backend_hop(n));
+            let (v4, v6) = (format!("10.9.0.{n}:0"), format!("[2001:db8:9::{n:x}]:0"));
+            let here = [v4, v6].map(|text| weir_abi::Addr16::from(addr(&text).ip()));
+            for backend in &mut self.backends {
+                if here.contains(&backend.addr) {
+                    backend.next_hop = hop;
+                }
+            }
+        }
+        let gateway = self.next_hop(lab::gateway_hop());
+        self.route("198.51.100.0/24", gateway);
+        self.route("2001:db8:c::/64", gateway);
+    }
+
+    /// Clients of a network (`ADDRESS/LENGTH`) are reached by this way.
+    pub fn route(&mut self, net: &str, next_hop: u32) {
+        self.routes.push((prefix(net), next_hop));
+    }
+
+    /// Adds a service of a mode ([`action`]) with these slots; its id.
+    pub fn service(&mut self, mode: u32, listen: &str, protocol: u8, slots: &[Slot]) -> u32 {
+        let offset = self.rings.len() as u32;
+        self.rings.extend(slots);
+        self.service_on(mode, listen, protocol, offset, slots.len() as u32)
+    }
+
+    /// Adds a service whose ring is there already; its id.
+    pub fn service_on(&mut self, mode: u32, listen: &str, protocol: u8, offset: u32, len: u32) -> u32 {
         let id = self.services.len() as u32 + 1;
         let service = Service {
             id,
-            action: action::NAT,
-            ring_offset: self.rings.len() as u32,
-            ring_len: slots.len() as u32,
-            flags: 0,
+            action: mode,
+            ring_offset: offset,
+            ring_len: len,
             generation: 1,
+            ..Service::default()
         };
-        self.rings.extend(slots);
         self.services.push((service_key(addr(listen), protocol), service));
         id
+    }
+
+    /// Adds a `nat` service with these slots; its id.
+    pub fn nat(&mut self, listen: &str, protocol: u8, slots: &[Slot]) -> u32 {
+        self.service(action::NAT, listen, protocol, slots)
+    }
+
+    /// Changes a service by its id. Panics if there is none.
+    pub fn change(&mut self, id: u32, change: impl FnOnce(&mut Service)) {
+        let found = self.services.iter_mut().find(|(_, service)| service.id == id);
+        let Some((_, service)) = found else {
+            panic!("no service {id}")
+        };
+        change(service);
+    }
+
+    /// Adds a virtual address itself: echo requests to it are answered while it is `up`. `vip` has any port.
+    pub fn address(&mut self, vip: &str, up: bool) {
+        let mut vip = addr(vip);
+        vip.set_port(0);
+        let protocol = if vip.is_ipv4() { ICMP } else { ICMP6 };
+        let service = Service {
+            action: action::ADDRESS,
+            flags: if up { service::UP } else { 0 },
+            ..Service::default()
+        };
+        self.services.push((service_key(vip, protocol), service));
+    }
+
+    /// Allows or bans a network (`ADDRESS/LENGTH`), and says in the settings that there are lists.
+    pub fn list(&mut self, net: &str, entry: ListEntry) {
+        self.lists.push((prefix(net), entry));
+        self.settings.flags |= settings::LISTS;
+    }
+
+    /// Limits what one network of clients may have of a service.
+    pub fn limit(&mut self, id: u32, limits: ServiceLimits) {
+        self.limits.push((id, limits));
+        self.change(id, |service| service.flags |= service::LIMITED);
+    }
+
+    /// Gives a `full-nat` service source addresses, each with a block of ports, for every CPU the same number of them.
+    pub fn sources(&mut self, id: u32, per_cpu: u32, sources: &[NatSource]) {
+        let first = self.nat_sources.len() as u32;
+        self.nat_sources.extend(sources);
+        self.change(id, |service| {
+            service.sources = first;
+            service.source_count = per_cpu;
+        });
+    }
+
+    /// The bits of `FILTER`: of everything that packets may be addressed to, or come from.
+    pub fn filter(&self) -> [u64; filter::WORDS] {
+        let mut words = [0; filter::WORDS];
+        let services = self.services.iter().map(|(key, _)| key.addr);
+        let returns = self.returns.iter().map(|(key, _)| key.addr);
+        let sources = self.nat_sources.iter().map(|source| source.addr);
+        for addr in services.chain(returns).chain(sources) {
+            let (word, mask) = weir_fastpath::filter::place(weir_fastpath::filter::bit(&addr));
+            words[word as usize] |= mask;
+        }
+        words
     }
 
     /// Adds the way back from a backend.
@@ -186,18 +316,41 @@ impl World {
         ));
         // An answer whose VIP is of the other family.
         world.answers("10.9.0.8:80", TCP, "[2001:db8:2::10]:80", 1, 1, 0);
+        world.resolve();
         world
     }
 
-    /// Writes it to the kernel's maps.
+    /// Writes it to the kernel's maps, in the order that control keeps: what names something comes after it.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn to_kernel(&self, kernel: &mut Kernel) -> Result<()> {
+        for (index, hop) in (0..).zip(&self.next_hops) {
+            kernel.next_hop(index, *hop)?;
+        }
+        for (net, hop) in &self.routes {
+            kernel.route(*net, *hop)?;
+        }
+        for (ifindex, vlan) in &self.vlans {
+            kernel.vlan(*ifindex, *vlan)?;
+        }
         for (index, backend) in (0..).zip(&self.backends) {
             kernel.backend(index, *backend)?;
         }
         kernel.ring(0, &self.rings)?;
+        for (index, source) in (0..).zip(&self.nat_sources) {
+            kernel.nat_source(index, *source)?;
+        }
+        for (key, index) in &self.quic_ids {
+            kernel.quic_id(*key, *index)?;
+        }
+        for (id, limits) in &self.limits {
+            kernel.service_limits(*id, *limits)?;
+        }
+        for (net, entry) in &self.lists {
+            kernel.list(*net, *entry)?;
+        }
+        kernel.filter(&self.filter())?;
         for (key, service) in &self.services {
             kernel.service(*key, *service)?;
         }
@@ -215,8 +368,16 @@ impl World {
         let mut tables = MemoryTables {
             backends: self.backends.clone(),
             rings: self.rings.clone(),
+            next_hops: self.next_hops.clone(),
+            nat_sources: self.nat_sources.clone(),
+            filter: self.filter().to_vec(),
             ..Default::default()
         };
+        tables.routes_to_clients.extend(self.routes.iter().copied());
+        tables.vlans.extend(self.vlans.iter().copied());
+        tables.quic_ids.extend(self.quic_ids.iter().copied());
+        tables.service_limits.extend(self.limits.iter().copied());
+        tables.lists.extend(self.lists.iter().copied());
         tables.services.extend(self.services.iter().copied());
         tables.returns.extend(self.returns.iter().copied());
         tables.flows.extend(self.flows.iter().copied());

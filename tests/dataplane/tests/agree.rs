@@ -4,16 +4,19 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 use weir_abi::{
-    FlowKey, FlowState, Note, REASON_COUNT, Reason, ReturnVip, Slot, Verdict, maps::backend::ALIVE,
+    Addr16, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry, NatFlow, NatReply, NatSource, Note,
+    REASON_COUNT, Reason, ReturnVip, Slot, Verdict,
+    maps::{action, backend::ALIVE, service},
 };
 use weir_dataplane_tests::{
-    Both, Frame, World,
+    Both, Frame, Icmp, World,
     frame::{ACK, FIN, RST, SYN},
+    icmp::quote,
     kernel::{flow_key, verdict},
     lab,
-    world::{TCP, UDP, addr},
+    world::{TCP, UDP, addr, stable},
 };
-use weir_fastpath::{Window, handle};
+use weir_fastpath::handle;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): the same packets in every run.
 struct Random(u64);
@@ -49,8 +52,24 @@ fn world() -> Result<World> {
     world.settings.tcp_grace = 10;
     world.settings.udp_grace = 20;
     world.settings.horizon = 40;
+    // Longer than the test takes, and never an end: those are to the second, which the two sides read apart.
+    world.settings.nat_tcp_idle = 3600;
+    world.settings.nat_udp_idle = 3600;
+    world.settings.nat_time_wait = 3600;
     // Limits are a matter of the clock, which the two sides read apart; they have a test of their own.
     world.settings.record_limit = u32::MAX;
+    world.settings.reply_limit = u32::MAX;
+    world.settings.tunnel_v4 = u32::from_ne_bytes([10, 255, 0, 0]);
+    world.settings.tunnel_v4_host = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+    world.settings.tunnel_v6 = Addr16::from(addr("[2001:db8:ff::]:0").ip()).words;
+    world.settings.tunnel_v6_host = u32::MAX;
+    world.list("198.51.100.190/31", ListEntry::default());
+    world.list("2001:db8:c::c0/124", ListEntry::default());
+    // Some ways are resolved, for the others the kernel is asked: half of the clients, half of the backends.
+    world.routes.clear();
+    let gateway = world.next_hop(lab::gateway_hop());
+    world.route("198.51.100.0/25", gateway);
+    world.route("2001:db8:c::/122", gateway);
     let now = lab::now()?;
     let mut random = Random(7);
     for (family, vips) in [("4", &VIPS4[..]), ("6", &VIPS6[..])] {
@@ -61,7 +80,13 @@ fn world() -> Result<World> {
                 } else {
                     format!("[2001:db8:9::{n}]:9000")
                 };
-                let index = world.backend(&address, if n % 4 == 0 { 0 } else { ALIVE });
+                let flags = if n % 4 == 0 { 0 } else { ALIVE };
+                let index = if n % 2 == 0 {
+                    world.backend(&address, flags)
+                } else {
+                    let hop = world.next_hop(lab::backend_hop(n));
+                    world.backend_via(&address, flags, hop)
+                };
                 for protocol in [TCP, UDP] {
                     world.answers(&address, protocol, &format!("{}:1000", vips[0]), 10, index, 0);
                 }
@@ -95,21 +120,74 @@ fn world() -> Result<World> {
                     },
                 })
                 .collect();
-            world.nat(&format!("{vip}:1000"), protocol, &slots);
+            let id = world.nat(&format!("{vip}:1000"), protocol, &slots);
+            let offset = world.rings.len() as u32 - slots.len() as u32;
+            for (port, mode) in [(1001, action::NAT), (1002, action::DSR), (1003, action::IPIP)] {
+                let listen = format!("{vip}:{port}");
+                let id = world.service_on(mode, &listen, protocol, offset, slots.len() as u32);
+                if mode == action::NAT {
+                    world.change(id, |service| service.flags |= service::RESET);
+                }
+            }
+            world.change(id, |service| service.flags |= 1400 << service::MSS_SHIFT);
         }
+        for (n, vip) in vips.iter().enumerate() {
+            world.address(&format!("{vip}:0"), n == 0);
+        }
+        full_nat(&mut world, family == "4", vips, &backends, &mut random);
         for n in 0..2400 {
             let vip = random.of(vips);
             let protocol = random.of(&[TCP, UDP]);
             let backend = u32::from(random.of(&backends));
             let key = flow_key(
                 client(family == "4", n % 800),
-                addr(&format!("{vip}:1000")),
+                addr(&format!("{vip}:{}", random.of(&[1000, 1000, 1001, 1002]))),
                 protocol,
             );
-            world.flows.push((key, FlowState { backend, recorded: 1 }));
+            world.flows.push((
+                key,
+                FlowState {
+                    backend,
+                    recorded: 1,
+                    ..FlowState::default()
+                },
+            ));
         }
     }
     Ok(world)
+}
+
+/// Services by `full-nat` at port 2000, with fewer ports than there are flows, and one that answers dead backends' flows.
+fn full_nat(world: &mut World, v4: bool, vips: &[&str], backends: &[u16], random: &mut Random) {
+    for (n, (protocol, vip)) in [TCP, UDP]
+        .into_iter()
+        .flat_map(|p| vips.iter().map(move |vip| (p, vip)))
+        .enumerate()
+    {
+        let slots: Vec<Slot> = (0..31).map(|_| stable(random.of(backends))).collect();
+        let id = world.service(action::FULL_NAT, &format!("{vip}:2000"), protocol, &slots);
+        let sources = nat_sources(v4).map(|source| NatSource {
+            addr: source.ip().into(),
+            first: u32::from(source.port()),
+            count: NAT_PORTS,
+        });
+        world.sources(id, 2, &sources);
+        if n % 3 == 2 {
+            world.change(id, |service| service.flags |= service::RESET);
+        }
+    }
+}
+
+/// Ports of each of [`nat_sources`].
+const NAT_PORTS: u32 = 6;
+
+/// Source addresses of `full-nat`, and the first ports of their blocks.
+fn nat_sources(v4: bool) -> [SocketAddr; 2] {
+    if v4 {
+        ["10.9.0.201:20000", "10.9.0.202:20003"].map(addr)
+    } else {
+        ["[2001:db8:9::201]:20000", "[2001:db8:9::202]:20003"].map(addr)
+    }
 }
 
 fn client(v4: bool, n: usize) -> SocketAddr {
@@ -127,7 +205,13 @@ fn packet(random: &mut Random) -> Vec<u8> {
     // Most packets go to the services with many slots, the others to those where something is wrong.
     let port = match random.one_in(3) {
         true => random.of(&[80, 53, 443, 81, 82, 83, 84, 85, 86, 89, 90, 91, 92, 93, 94, 95]),
-        false => 1000,
+        false => random.of(&[1000, 1000, 1000, 1001, 1002, 1003, 2000, 2000]),
+    };
+    // Few of them, so that they come again.
+    let client = if port == 2000 {
+        self::client(v4, client.port() as usize % 60)
+    } else {
+        client
     };
     let service = addr(&format!("{vip}:{port}"));
     let backend = match v4 {
@@ -160,9 +244,12 @@ fn packet(random: &mut Random) -> Vec<u8> {
             "[2001:db8:9::200]:7",
         ])
     };
-    let (src, dst) = match random.below(8) {
+    let mut source = random.of(&nat_sources(v4));
+    source.set_port(source.port() + random.below(NAT_PORTS as usize) as u16);
+    let (src, dst) = match random.below(9) {
         0..=4 => (client, service),
         5 | 6 => (backend, client),
+        7 => (backend, source),
         _ => (backend, addr(elsewhere)),
     };
     let mut frame = match random.one_in(2) {
@@ -178,16 +265,28 @@ fn packet(random: &mut Random) -> Vec<u8> {
         .map(|_| random.next() as u8)
         .collect();
     frame.no_checksum = frame.tcp.is_none() && random.one_in(8);
+    if random.one_in(20) {
+        // To a group: nothing is answered then.
+        frame.to_mac[0] |= 1;
+    }
     if random.one_in(6) {
         frame.tags =
-            vec![(random.of(&[0x8100, 0x88a8]), random.next() as u16); 1 + usize::from(random.one_in(8))];
+            vec![(random.of(&[0x8100, 0x88a8]), random.next() as u16); random.of(&[1, 1, 1, 1, 2, 2, 3])];
     }
     if random.one_in(8) {
         frame.options = vec![1; 4 * random.below(11)];
         frame.tcp_options = vec![1; 4 * random.below(11)];
+    } else if random.one_in(2) {
+        let at = random.below(5);
+        frame.tcp_options = vec![1; 8];
+        frame.tcp_options[at..at + 4].copy_from_slice(&[2, 4, 5, 0xb4]);
     }
-    if random.one_in(20) {
-        frame.fragment = random.next() as u16;
+    if random.one_in(8) {
+        let any = random.next() as u16;
+        frame.fragment = random.of(&[0x2000, 0x2010, any]);
+    }
+    if random.one_in(8) {
+        return icmp(random, &frame);
     }
     if !v4 && random.one_in(3) {
         for _ in 0..random.below(9) {
@@ -225,10 +324,75 @@ fn packet(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// The tables of `full-nat`, but for the moments, which two clocks tell.
+fn translated(
+    flows: &HashMap<FlowKey, NatFlow>,
+    replies: &HashMap<FlowKey, NatReply>,
+) -> (HashMap<FlowKey, NatFlow>, HashMap<FlowKey, NatReply>) {
+    let flows = flows.iter().map(|(key, flow)| {
+        let flow = NatFlow {
+            recorded: 0,
+            seen: 0,
+            ..*flow
+        };
+        (*key, flow)
+    });
+    let replies = replies.iter().map(|(key, reply)| {
+        let reply = NatReply {
+            seen: 0,
+            closed: u32::from(reply.closed != 0),
+            ..*reply
+        };
+        (*key, reply)
+    });
+    (flows.collect(), replies.collect())
+}
+
+/// An echo request along the frame's way, or an error that quotes it or what answers it.
+fn icmp(random: &mut Random, frame: &Frame) -> Vec<u8> {
+    let v4 = frame.src.is_ipv4();
+    let (src, dst) = (frame.src.ip().to_string(), frame.dst.ip().to_string());
+    let mut icmp = if random.one_in(3) {
+        let kind = if v4 { [8, 0] } else { [128, 0] };
+        Icmp::new(&src, &dst, kind, b"ping")
+    } else {
+        let answered = frame.clone().with(|f| {
+            (f.src, f.dst) = (frame.dst, frame.src);
+            f.fragment = 0x4000;
+            f.extensions.clear();
+        });
+        let kind = match v4 {
+            true => random.of(&[[3, 3], [3, 4], [11, 0], [12, 0], [5, 0]]),
+            false => random.of(&[[1, 4], [2, 0], [3, 0], [4, 0], [135, 0]]),
+        };
+        Icmp::new(
+            &src,
+            &dst,
+            kind,
+            &quote(&answered, random.of(&[27, 28, 48, 60, 100, 540])),
+        )
+    };
+    icmp.hops = frame.hops;
+    icmp.tags = frame.tags.clone();
+    icmp.build()
+}
+
 /// All but the moment of recording, which two clocks tell.
 fn placed(flows: &HashMap<FlowKey, FlowState>) -> HashMap<FlowKey, u32> {
     flows.iter().map(|(key, state)| (*key, state.backend)).collect()
 }
+
+/// What these packets do not reach: no helper fails, limits are a matter of the clock, the tables of `full-nat` have more
+/// room than its ports can fill, and these services have neither limits per source nor cookies.
+const NEVER: [Reason; 7] = [
+    Reason::Internal,
+    Reason::ReplyLimited,
+    Reason::NatTableFull,
+    Reason::SourceRate,
+    Reason::SourceConnections,
+    Reason::SynCookie,
+    Reason::CookieInvalid,
+];
 
 #[test]
 fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
@@ -242,11 +406,12 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
             let frame = packet(&mut random);
             both.memory.now = lab::now()?;
             let mut copy = frame.clone();
-            let outcome = handle(Window::new(&mut copy), &mut both.memory);
+            let outcome = handle(&mut copy, &mut both.memory);
             let run = both.kernel.run(&frame)?;
             let context = || format!("packet {n}, {}: {frame:02x?}", outcome.reason.name());
             let expected = match outcome.reason.verdict() {
                 Verdict::Forward => verdict::REDIRECT,
+                Verdict::Reply => verdict::TX,
                 Verdict::Pass => verdict::PASS,
                 Verdict::Drop => verdict::DROP,
             };
@@ -278,10 +443,26 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
             let apart = both.memory.flows[key].recorded.abs_diff(state.recorded);
             ensure!(apart <= 1, "{key:?}: recorded {apart} s apart");
         }
+        let ways = |fragments: &HashMap<FragmentKey, FragmentState>| -> HashMap<_, _> {
+            let way = |state: &FragmentState| FragmentState {
+                recorded: 0,
+                ..*state
+            };
+            fragments.iter().map(|(key, state)| (*key, way(state))).collect()
+        };
+        ensure!(
+            ways(&both.kernel.fragments()?) == ways(&both.memory.fragments),
+            "the tables of fragments differ"
+        );
         let replies: HashMap<FlowKey, ReturnVip> = both.kernel.return_flows()?;
         ensure!(
             replies == both.memory.return_flows,
             "the tables of shared backends' replies differ"
+        );
+        ensure!(
+            translated(&both.kernel.nat_flows()?, &both.kernel.nat_replies()?)
+                == translated(&both.memory.nat_flows, &both.memory.nat_replies),
+            "the tables of full-nat differ"
         );
         for (id, traffic) in &both.memory.service_traffic {
             ensure!(
@@ -298,8 +479,7 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
 
         // The packets reach into every corner, or the agreement means little.
         for reason in Reason::ALL {
-            // An Ethernet header is the least that the kernel runs on, and no helper fails here.
-            let never = *reason == Reason::Internal;
+            let never = NEVER.contains(reason);
             ensure!(
                 never == (seen[*reason as usize] == 0),
                 "{}: {}",
@@ -312,9 +492,14 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
             Note::FlowHit,
             Note::FlowRecorded,
             Note::FlowRemapped,
+            Note::FlowClosed,
+            Note::NatAllocated,
+            Note::FragmentRecorded,
+            Note::MssClamped,
+            Note::RouteAsked,
         ] {
             ensure!(
-                seen[note.index() as usize] > 20,
+                seen[note.index() as usize] > 5,
                 "{}: {}",
                 note.name(),
                 seen[note.index() as usize]

@@ -2,16 +2,21 @@
 //! host.
 
 use anyhow::{Context as _, Result, ensure};
-use weir_abi::{FlowState, Note, Reason, Settings, Slot, maps::backend::ALIVE};
+use aya::EbpfLoader;
+use weir_abi::{
+    FlowState, Note, QuicKey, Reason, Settings, Slot,
+    maps::{backend::ALIVE, service},
+    names,
+};
 use weir_dataplane_tests::{
-    Both, Frame, Kernel, World,
+    Both, Frame, Kernel, Lab, World,
     both::to_backend,
     frame::{ACK, SYN},
     kernel::{Counters, flow_key},
     lab,
     world::{TCP, UDP, addr, stable},
 };
-use weir_fastpath::{Window, handle, memory::Asked};
+use weir_fastpath::{handle, memory::Asked};
 
 const CLIENT: &str = "198.51.100.7:40000";
 const VIP: &str = "192.0.2.10:80";
@@ -25,9 +30,9 @@ const OTHER: u16 = 3;
 fn world(slot: Slot, alive: [bool; 3]) -> World {
     let mut world = World::new();
     world.settings = Settings {
-        tcp_grace: 10,
-        udp_grace: 20,
-        horizon: 40,
+        tcp_grace: 30,
+        udp_grace: 60,
+        horizon: 90,
         ..world.settings
     };
     for (n, alive) in (1..).zip(alive) {
@@ -36,6 +41,7 @@ fn world(slot: Slot, alive: [bool; 3]) -> World {
     for protocol in [TCP, UDP] {
         world.nat(VIP, protocol, &[slot]);
     }
+    world.resolve();
     world
 }
 
@@ -80,12 +86,12 @@ struct Case {
 
 const ALL: [bool; 3] = [true; 3];
 
-/// Seconds since the change, with a `tcp_grace` of 10, a `udp_grace` of 20 and a `horizon` of 40. They keep well away from
+/// Seconds since the change, with a `tcp_grace` of 30, a `udp_grace` of 60 and a `horizon` of 90. They keep well away from
 /// the borders, which are tested with the library: here time goes on.
-const IN_GRACE: u32 = 4;
-const AFTER_TCP_GRACE: u32 = 14;
-const AFTER_UDP_GRACE: u32 = 26;
-const BEYOND: u32 = 50;
+const IN_GRACE: u32 = 10;
+const AFTER_TCP_GRACE: u32 = 40;
+const AFTER_UDP_GRACE: u32 = 70;
+const BEYOND: u32 = 100;
 
 const CASES: &[Case] = &[
     Case {
@@ -292,6 +298,8 @@ const CASES: &[Case] = &[
 fn the_rule_case_by_case() -> Result<()> {
     Both::run(&World::new(), |both| {
         for case in CASES {
+            // First: it may take a while, and the case's times begin with its world.
+            both.kernel = Kernel::load()?;
             let mut world = world(changed(case.ago)?, case.alive);
             let key = flow_key(addr(CLIENT), addr(VIP), case.protocol);
             if let Some(backend) = case.recorded {
@@ -300,10 +308,10 @@ fn the_rule_case_by_case() -> Result<()> {
                     FlowState {
                         backend: u32::from(backend),
                         recorded: 1,
+                        ..FlowState::default()
                     },
                 ));
             }
-            both.kernel = Kernel::load()?;
             world.to_kernel(&mut both.kernel)?;
             both.memory = world.to_memory(both.lab, lab::now()?);
 
@@ -349,6 +357,7 @@ fn a_stable_ring_asks_neither_clock_nor_flow_table() -> Result<()> {
                 FlowState {
                     backend: u32::from(OLD),
                     recorded: 1,
+                    ..FlowState::default()
                 },
             );
             both.kernel.record_flow(key, state)?;
@@ -396,7 +405,8 @@ fn a_syn_reads_the_clock_and_writes_one_record() -> Result<()> {
             both.memory.asked
                 == Asked {
                     clock: 1,
-                    flows: 0,
+                    // A tuple that is used again is written in place.
+                    flows: 1,
                     slots: 1,
                     last_slot: Some(0)
                 }
@@ -464,7 +474,7 @@ fn beyond_the_limit_flows_are_forwarded_unrecorded() -> Result<()> {
             let frame = Frame::tcp(&format!("198.51.100.7:{}", 1000 + n), VIP, SYN);
             let run = both.kernel.run(&frame.build())?;
             ensure!(run.frame == to_backend(&frame, 2, "10.9.0.2:8080").build());
-            handle(Window::new(&mut frame.build()), &mut both.memory);
+            handle(&mut frame.build(), &mut both.memory);
         }
         let seconds = u64::from(lab::now()? - before) + 1;
         let Counters(counters) = both.kernel.counters()?;
@@ -485,6 +495,48 @@ fn beyond_the_limit_flows_are_forwarded_unrecorded() -> Result<()> {
     })
 }
 
+/// Beyond the limit, in a slot that changed a short while ago: the handshake's last packet comes to the same backend as its
+/// first.
+#[test]
+fn what_is_not_recorded_goes_where_the_next_packet_will() -> Result<()> {
+    for (alive, recorded, takes, notes) in [
+        (ALL, None, OLD, &[][..]),
+        ([false, true, true], None, NEW, &[]),
+        (ALL, Some(OTHER), OTHER, &[Note::FlowHit]),
+        (
+            [true, true, false],
+            Some(OTHER),
+            NEW,
+            &[Note::FlowHit, Note::FlowRemapped],
+        ),
+    ] {
+        let mut world = world(changed(IN_GRACE)?, alive);
+        world.settings.record_limit = 0;
+        // Loading the programs may take a while.
+        (world.settings.tcp_grace, world.settings.horizon) = (3600, 3600);
+        world.flows.extend(recorded.map(|backend: u16| {
+            let state = FlowState {
+                backend: u32::from(backend),
+                recorded: 1,
+                ..FlowState::default()
+            };
+            (flow_key(addr(CLIENT), addr(VIP), TCP), state)
+        }));
+        Both::run(&world, |both| {
+            let (syn, ack) = (packet(TCP, SYN), packet(TCP, ACK));
+            let sent = |frame: &Frame| to_backend(frame, takes as u8, &format!("10.9.0.{takes}:8080"));
+            let mut counted = vec![Note::FlowRecordLimited, Note::FlowLookup];
+            counted.extend(notes);
+            both.becomes(&syn, Reason::ForwardNat, &counted, &sent(&syn));
+            let mut counted = vec![Note::FlowLookup];
+            counted.extend(recorded.map(|_| Note::FlowHit));
+            both.becomes(&ack, Reason::ForwardNat, &counted, &sent(&ack));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_new_second_is_a_new_limit() -> Result<()> {
     let mut world = world(stable(NEW), ALL);
@@ -493,7 +545,7 @@ fn a_new_second_is_a_new_limit() -> Result<()> {
         for (now, recorded) in [(100, 2), (101, 4), (101, 4), (103, 6)] {
             both.memory.now = now;
             for _ in 0..3 {
-                handle(Window::new(&mut packet(TCP, SYN).build()), &mut both.memory);
+                handle(&mut packet(TCP, SYN).build(), &mut both.memory);
             }
             ensure!(both.memory.noted(Note::FlowRecorded) == recorded, "at {now}");
         }
@@ -514,6 +566,71 @@ fn a_limit_of_nothing_records_nothing() -> Result<()> {
             &to_backend(&frame, 2, "10.9.0.2:8080"),
         );
         ensure!(both.kernel.flows()?.is_empty() && both.memory.flows.is_empty());
+        Ok(())
+    })
+}
+
+/// A full table is no fault: the flow is forwarded, and follows its slot from then on.
+#[test]
+fn a_full_table_records_no_more() -> Result<()> {
+    Lab::run(|_| {
+        let mut loader = EbpfLoader::new();
+        let mut kernel = Kernel::load_with(loader.map_max_entries(names::FLOWS, 8))?;
+        world(stable(NEW), ALL).to_kernel(&mut kernel)?;
+        for port in 1..=100 {
+            let syn = Frame::tcp(&format!("198.51.100.7:{port}"), VIP, SYN);
+            let run = kernel.run(&syn.build())?;
+            ensure!(run.frame == to_backend(&syn, 2, "10.9.0.2:8080").build());
+        }
+        let counters = kernel.counters()?;
+        let (recorded, failed) = (
+            counters.note(Note::FlowRecorded),
+            counters.note(Note::FlowRecordFailed),
+        );
+        ensure!(
+            recorded == kernel.flows()?.len() as u64 && recorded >= 8,
+            "{counters:?}"
+        );
+        ensure!(recorded + failed == 100 && failed > 50, "{counters:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_quic_connection_goes_where_its_id_says() -> Result<()> {
+    let mut world = world(stable(NEW), [true, true, false]);
+    let id = world.services[1].1.id;
+    world.change(id, |service| {
+        service.flags |= service::HASH_QUIC | 2 << service::QUIC_LEN_SHIFT;
+    });
+    let other_family = world.backend("[2001:db8:9::9]:8080", ALIVE);
+    for (server, backend) in [(0xbbaa, OLD), (0xddcc, OTHER), (0xffee, other_family)] {
+        let key = QuicKey {
+            id: server,
+            service: id,
+            len: 2,
+        };
+        world.quic_ids.push((key, u32::from(backend)));
+    }
+    Both::run(&world, |both| {
+        let short = |server: [u8; 2]| [&[0x40, 0x07], &server[..], &[9; 20]].concat();
+        for (payload, backend, note) in [
+            (short([0xaa, 0xbb]), OLD, Note::QuicId),
+            // Of a backend that is dead, of one that can't be reached by IPv4, of nobody, and no QUIC at all.
+            (short([0xcc, 0xdd]), NEW, Note::QuicFallback),
+            (short([0xee, 0xff]), NEW, Note::QuicFallback),
+            (short([1, 2]), NEW, Note::QuicFallback),
+            (
+                vec![0xc0, 0, 0, 0, 1, 8, 7, 0xaa, 0xbb, 9, 9, 9, 9, 9, 9, 9],
+                NEW,
+                Note::QuicFallback,
+            ),
+            (vec![0x40], NEW, Note::QuicFallback),
+        ] {
+            let frame = packet(UDP, 0).with(|f| f.payload = payload);
+            let to = to_backend(&frame, backend as u8, &format!("10.9.0.{backend}:8080"));
+            both.becomes(&frame, Reason::ForwardNat, &[note], &to);
+        }
         Ok(())
     })
 }

@@ -4,15 +4,20 @@
 //! `target/release/weir`) and the peers' packages. What is missing is a failure that says so, never a skipped test.
 #![forbid(unsafe_code)]
 
+pub mod behind;
+pub mod modes;
+
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
+use weir_dataplane_tests::traffic::Simple;
 use weir_harness::{
-    Lab, Netns, Weir, WeirConfig,
+    Cmd, Lab, Netns, Weir, WeirConfig,
     lab::Family,
     peer::{
         curl::{self, Load, url},
         nginx::Nginx,
+        tunnel::Tunnel,
     },
     wait_until,
 };
@@ -77,6 +82,34 @@ impl Site {
     pub fn restart(&mut self, backend: usize) -> Result<()> {
         self.nginx[backend].restart(&self.lab.backends[backend])
     }
+}
+
+/// Programs that pass everything, at the far ends of the box's two links. A veth sends what XDP answers (`XDP_TX`, unlike
+/// what it redirects) only towards an interface that has a program itself; see [`weir_harness::lab`].
+///
+/// # Errors
+/// No privilege, or another program is there.
+pub fn takes_answers(lab: &Lab) -> Result<[Simple; 2]> {
+    Ok([
+        lab.client.run(|| Simple::pass("eth0"))??,
+        lab.switch.run(|| Simple::pass("uplink"))??,
+    ])
+}
+
+/// The far ends of tunnels, one at each backend.
+///
+/// # Errors
+/// As [`Tunnel::start`], or no ethtool.
+pub fn tunnels(lab: &Lab) -> Result<Vec<Tunnel>> {
+    for i in 1..=lab.backends.len() {
+        // GRO at the uplink puts segments together inside their tunnels, too; a raw socket must see them as they came.
+        Cmd::new("ethtool")
+            .args(["-K", &format!("b{i}"), "tx", "off", "gso", "off", "tso", "off"])
+            .args(["tx-ipxip4-segmentation", "off", "tx-ipxip6-segmentation", "off"])
+            .inside(&lab.switch)
+            .check()?;
+    }
+    lab.backends.iter().map(Tunnel::start).collect()
 }
 
 /// The virtual address of a family with a port.
@@ -229,8 +262,6 @@ pub fn more_answers(load: &Load, count: u64) -> Result<()> {
 /// # Errors
 /// It can't be read.
 pub fn traces(router: &Netns) -> Result<BTreeMap<String, String>> {
-    use weir_harness::Cmd;
-
     let mut traces = BTreeMap::new();
     for args in [
         ["-4", "-o", "addr"].as_slice(),

@@ -20,6 +20,7 @@ use weir_harness::{
         echo::{self, Echo},
         same_bytes, write_noise,
     },
+    wait_until,
 };
 
 #[test]
@@ -426,4 +427,22 @@ fn with_no_backend_up_requests_get_503_and_flows_are_dropped() -> Result<()> {
         "{refused:#}"
     );
     Ok(())
+}
+
+#[test]
+fn next_hops_of_backends_are_known_before_the_first_packet() -> Result<()> {
+    let lab = Lab::unique(1)?;
+    let name = "web";
+    let body = weir_e2e_tests::pool(name, &[(backend(Family::V4, 0, 80), 10)])
+        + &service("packets", "l4", &[vip(Family::V4, L4).to_string()], name, "");
+    let weir = Weir::start(&lab.router, WeirConfig::both_planes(body))?;
+    let known = wait_until(Duration::from_secs(10), "the next hop is known", || {
+        let metrics = weir.metrics()?;
+        let count = |state| metrics.sum("weir_xdp_next_hops", &[("state", state)]);
+        match (count("resolved")?, count("asked")?) {
+            (1.0, 0.0) => Ok(()),
+            other => Err(anyhow!("{other:?}")),
+        }
+    });
+    weir.with_log(known)
 }

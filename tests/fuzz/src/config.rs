@@ -3,7 +3,7 @@
 //! Holds: a refused text has located mistakes inside the text, in order; an accepted one gives the same plan again, also
 //! after it went to another process, and differs in nothing from itself.
 
-use weir_config::{Facts, Report, Source, Tunables, diff, parse};
+use weir_config::{Facts, ListFiles, Report, Source, Tunables, diff, parse};
 
 /// Checks one text.
 pub fn check(data: &[u8]) {
@@ -24,6 +24,9 @@ fn weir_toml(text: &str) {
         text: text.into(),
         tunables: Tunables::default(),
         facts,
+        lists: ListFiles::default(),
+        bodies: weir_config::Bodies::default(),
+        tls: weir_config::TlsFiles::default(),
     };
     match parse(&source.name, &source.text, &source.tunables, &source.facts) {
         Err(report) => located(&report, text, "weir.toml"),

@@ -9,14 +9,16 @@ use std::{
 };
 
 use weir_config::{Facts, Tunables};
-use weir_core::plan::{Forwarded, Plan, Service};
+use weir_core::plan::{Forwarded, ForwardedField, Http, Mode, Plan, Rewrite, RuleAction, Service};
 use weir_relay::http1::{
     body::{Decoder, write_chunk},
-    forwarded::Client,
+    forwarded::{Client, Trust},
     head::{HeadLimits, HeadScan, Malformed, field_store},
     request::{self, Request, RequestBody},
-    response,
-    rules::{Rules, Variables},
+    response::{self, Asked},
+    rules::Rules,
+    template::Variables,
+    version::Version,
     write::{self, RequestChanges},
 };
 
@@ -34,13 +36,13 @@ pub fn check(data: &[u8]) {
 
 /// What of a request must survive being passed on.
 #[derive(PartialEq, Eq, Debug)]
-struct Meaning {
+pub(crate) struct Meaning {
     method: String,
     path: String,
     body: RequestBody,
 }
 
-fn meaning(request: &Request<'_, '_>) -> Meaning {
+pub(crate) fn meaning(request: &Request<'_, '_>) -> Meaning {
     let slash = if request.target.slash { "/" } else { "" };
     Meaning {
         method: request.method.into(),
@@ -76,30 +78,74 @@ fn requests(data: &[u8]) {
     }
 }
 
-/// Writes the request as for a backend, and reads it as a backend would.
-fn passed_on(parsed: &Request<'_, '_>, forwarded: Forwarded, trusted: bool) {
-    let service = service();
+/// Writes the request as for a backend, and reads it as a backend would: as it is, and rewritten.
+pub(crate) fn passed_on(parsed: &Request<'_, '_>, forwarded: Forwarded, trusted: bool) {
+    let written = write_by(parsed, forwarded, trusted, &Rewrite::default(), &Rules::default());
+    let written = written.expect("nothing is rewritten");
+    let path = read_again(&written, parsed);
+    assert_eq!(
+        path,
+        meaning(parsed).path,
+        "{}",
+        String::from_utf8_lossy(&written)
+    );
+    for rewrite in rewrites() {
+        // What can't be rewritten is refused; what leaves weir is a request like any other.
+        if let Ok(written) = write_by(parsed, forwarded, trusted, rewrite, header_rules()) {
+            let path = read_again(&written, parsed);
+            let text = || String::from_utf8_lossy(&written).into_owned();
+            // `*` and the authority form stay as they are.
+            assert!(
+                path.starts_with('/') || path == meaning(parsed).path,
+                "{}",
+                text()
+            );
+        }
+    }
+}
+
+fn write_by(
+    parsed: &Request<'_, '_>,
+    forwarded: Forwarded,
+    trusted: bool,
+    rewrite: &Rewrite,
+    rules: &Rules,
+) -> Result<Vec<u8>, Malformed> {
     let client: SocketAddr = (Ipv4Addr::new(198, 51, 100, 7), 40_000).into();
     let node = "box".into();
+    let trust = Trust {
+        mode: forwarded,
+        proxies: &[],
+        sender: trusted,
+    };
     let vars = Variables {
         node: &node,
-        service,
+        service: service(),
+        pool: "p",
         client,
+        tls: None,
+        told_secure: false,
         server: None,
         backend: None,
+        id: b"",
+        request: Some((parsed, trust)),
+        rest: "",
+        response: None,
     };
-    let rules = Rules::default();
     let from = Client::new(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7)));
     let changes = RequestChanges {
-        rules: &rules,
+        websocket: &weir_core::plan::WebSocket::default(),
+        rules,
+        rewrite,
         vars: &vars,
-        forwarded,
-        trusted,
+        trust,
+        fields: &ForwardedField::ALL.map(|(_, field)| field),
         client: &from,
+        via: Some("box"),
     };
     let mut written = Vec::new();
-    write::request(&mut written, parsed, &changes);
-    if parsed.minor == 0 {
+    write::request(&mut written, parsed, &changes)?;
+    if parsed.version == Version::Http10 {
         // HTTP/1.0 may come without a host; then the backend is sent an empty one (RFC 9112 section 3.2), which weir
         // itself would not take from a client.
         let empty: &[u8] = b"\r\nHost: \r\n";
@@ -107,14 +153,18 @@ fn passed_on(parsed: &Request<'_, '_>, forwarded: Forwarded, trusted: bool) {
             written.insert(at + empty.len() - 2, b'x');
         }
     }
+    Ok(written)
+}
 
+/// What a backend reads is the client's request: answers with the path.
+fn read_again(written: &[u8], parsed: &Request<'_, '_>) -> String {
     let mut store = field_store();
     let limits = HeadLimits {
-        bytes: 64 << 10,
+        bytes: 4 << 20,
         fields: 128,
     };
-    let text = || String::from_utf8_lossy(&written).into_owned();
-    match request::parse(&written, &mut store, limits) {
+    let text = || String::from_utf8_lossy(written).into_owned();
+    match request::parse(written, &mut store, limits) {
         Ok(Some(again)) => {
             assert_eq!(
                 again.head_len,
@@ -122,19 +172,35 @@ fn passed_on(parsed: &Request<'_, '_>, forwarded: Forwarded, trusted: bool) {
                 "one head and nothing behind it: {}",
                 text()
             );
-            assert_eq!(meaning(&again), meaning(parsed), "{}", text());
-            assert_eq!(again.minor, 1);
+            let (read, sent) = (meaning(&again), meaning(parsed));
+            assert_eq!((read.method, read.body), (sent.method, sent.body), "{}", text());
+            assert_eq!(again.version, Version::Http11);
             assert!(again.keep_alive, "a backend's connection stays: {}", text());
+            read.path
         }
         Ok(None) => panic!("what weir writes is whole: {}", text()),
         Err(error) => panic!("what weir writes is well-formed, not {error:?}: {}", text()),
     }
 }
 
+/// Ways to rewrite with what a client sends.
+fn rewrites() -> impl Iterator<Item = &'static Rewrite> {
+    http().rules.iter().filter_map(|rule| match &rule.action {
+        RuleAction::Relay(relayed) => relayed.rewrite.as_ref(),
+        RuleAction::Redirect(_) | RuleAction::Respond(_) => None,
+    })
+}
+
+/// Header rules with what a client sends.
+fn header_rules() -> &'static Rules {
+    static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::new(&http().request_headers));
+    &RULES
+}
+
 fn responses(data: &[u8]) {
-    for to_head in [false, true] {
+    for asked in [Asked::Other, Asked::Head, Asked::Connect] {
         let mut store = field_store();
-        let Ok(Some(parsed)) = response::parse(data, &mut store, LIMITS, to_head) else {
+        let Ok(Some(parsed)) = response::parse(data, &mut store, LIMITS, asked) else {
             continue;
         };
         assert!((100..600).contains(&parsed.status));
@@ -144,16 +210,16 @@ fn responses(data: &[u8]) {
             Ok(true),
             "the scan and the parser agree on the end"
         );
-        if to_head {
+        if asked == Asked::Head || parsed.tunnel {
             assert_eq!(
                 parsed.body,
                 response::ResponseBody::None,
-                "a HEAD request's response has no body"
+                "a HEAD request's response has no body, nor has what a tunnel follows"
             );
         }
         for cut in cuts(head) {
             let mut store = field_store();
-            let part = response::parse(&head[..cut], &mut store, LIMITS, to_head);
+            let part = response::parse(&head[..cut], &mut store, LIMITS, asked);
             assert!(matches!(part, Ok(None)), "cut at {cut}: {:?}", part.err());
         }
     }
@@ -196,11 +262,36 @@ fn decode(data: &[u8], piece: usize) -> Result<(Vec<u8>, usize, bool), Malformed
     Ok((body, used, decoder.is_done()))
 }
 
+fn http() -> &'static Http {
+    match &service().mode {
+        Mode::Http(http) => http,
+        Mode::Tcp(_) | Mode::L4(_) => panic!("the service is one of HTTP"),
+    }
+}
+
 /// A service to pass requests on for.
 fn service() -> &'static Service {
     static PLAN: LazyLock<Plan> = LazyLock::new(|| {
-        let text = "[node]\nname = \"box\"\nxdp = \"off\"\n[pools.p]\nbackends = [{ address = \"127.0.0.1:1\" }]\n\
-            [services.s]\nlisten = [\"127.0.0.1:2\"]\nmode = \"http\"\npool = \"p\"\n";
+        let text = r#"
+            [node]
+            name = "box"
+            xdp = "off"
+            [pools.p]
+            backends = [{ address = "127.0.0.1:1" }]
+            [services.s]
+            listen = ["127.0.0.1:2"]
+            mode = "http"
+            pool = "p"
+            request_headers = [
+                { replace = "Cookie", find = "a", value = "{request.target}" },
+                { set = "X-A", value = "{request.header.Cookie} {request.authority} {client.real_address}" },
+            ]
+            rules = [
+                { match = { path = "/1" }, rewrite = { path = "{request.path}/{request.header.Cookie}", query = "{request.path}&{request.query}" } },
+                { match = { path = "/2" }, rewrite = { add_prefix = "/{request.query}", replace = [{ find = "a", with = "/" }], host = "{request.host}.x" } },
+                { match = { path = "/3" }, rewrite = { host = "{request.header.Cookie}" } },
+            ]
+        "#;
         let facts = Facts {
             hostname: "box".into(),
             runtime_dir: "/run/weir".into(),

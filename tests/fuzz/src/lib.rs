@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod first_bytes;
+pub mod http2_front;
 pub mod http_head;
 pub mod mutate;
 pub mod packet;
+pub mod vrrp;

@@ -1,22 +1,25 @@
 //! Any frame through the parser and the decision, as the kernel program takes it.
 //!
-//! Holds: one verdict with one reason is counted; a frame that is not forwarded is not touched; one that is keeps its
-//! length and payload, loses one hop, and its checksums are right if they were right before, by a plain computation over
-//! the whole packet; the same frame gives the same outcome again.
+//! Holds: one verdict with one reason is counted; a frame that is neither sent on nor answered is not touched; one that is sent
+//! on keeps its payload, loses one hop, and its checksums are right if they were right before, by a plain computation over
+//! the whole packet; in a tunnel the same is so of what is inside. An answer goes back where the frame came from, with right
+//! checksums, and quotes it. The same frame gives the same outcome again.
+//!
+//! The lowest bit of a frame's first source octet chooses the box ([`world`]): set, as in no host's address, it is pressed.
 
-use weir_abi::{
-    Addr16, Backend, Reason, ReturnKey, ReturnTarget, Service, ServiceKey, Settings, Slot, Verdict,
-    maps::{action, backend, port_proto, returns},
-};
+mod world;
+
+use weir_abi::{Reason, Verdict};
 use weir_fastpath::{
-    Route, Window, handle,
+    Window, handle,
     memory::MemoryTables,
-    parse::{Packet, TCP, UDP, parse},
-    rewrite::Link,
+    parse::{Fragment, ICMP, ICMPV6, Packet, UDP, parse},
 };
 
-/// Slots of each ring.
-const RING: u32 = 13;
+/// The box that a frame comes to.
+fn tables(data: &[u8]) -> MemoryTables {
+    world::tables(data.get(6).is_some_and(|first| first & 1 != 0))
+}
 
 /// Checks one frame.
 pub fn check(data: &[u8]) {
@@ -24,8 +27,8 @@ pub fn check(data: &[u8]) {
     let before = parse(Window::new(&mut frame));
     assert_eq!(frame, data, "the parser changes nothing");
 
-    let mut tables = tables();
-    let outcome = handle(Window::new(&mut frame), &mut tables);
+    let mut tables = tables(data);
+    let outcome = handle(&mut frame, &mut tables);
     assert_eq!(tables.reason(outcome.reason), 1, "the verdict is counted, once");
     let verdicts = Reason::ALL.iter().map(|r| tables.reason(*r)).sum::<u64>();
     assert_eq!(verdicts, 1, "and no other");
@@ -34,15 +37,28 @@ pub fn check(data: &[u8]) {
             assert_eq!(frame, data, "{} must not touch the frame", outcome.reason.name());
             assert_eq!(outcome.egress, 0);
         }
+        Verdict::Reply => {
+            let before = before.expect("what is answered can be taken apart");
+            assert_eq!(outcome.egress, 0, "back where it came from");
+            answered(outcome.reason, data, &before, &frame);
+        }
         Verdict::Forward => {
             let before = before.expect("what is forwarded can be taken apart");
             assert_ne!(outcome.egress, 0, "a way out");
-            forwarded(data, &before, &frame);
+            // Errors go the way of the flow that they are about.
+            let tunnel = outcome.reason == Reason::ForwardIpip
+                || outcome.reason == Reason::ForwardIcmp && frame.len() > data.len();
+            let inside = if tunnel {
+                taken_out(&before, &frame)
+            } else {
+                frame.clone()
+            };
+            forwarded(data, &before, &inside);
         }
     }
 
     let mut again = data.to_vec();
-    let repeated = handle(Window::new(&mut again), &mut self::tables());
+    let repeated = handle(&mut again, &mut self::tables(data));
     assert_eq!(
         (repeated.reason, repeated.egress, again),
         (outcome.reason, outcome.egress, frame)
@@ -51,7 +67,31 @@ pub fn check(data: &[u8]) {
 
 /// The reason that a frame's verdict has.
 pub fn reason(data: &[u8]) -> Reason {
-    handle(Window::new(&mut data.to_vec()), &mut tables()).reason
+    handle(&mut data.to_vec(), &mut tables(data)).reason
+}
+
+/// The frame of the packet in a tunnel, whose outer header must be right.
+fn taken_out(before: &Packet, frame: &[u8]) -> Vec<u8> {
+    let at = before.network_at as usize;
+    let v4 = frame[at] >> 4 == 4;
+    let (outer, protocol, hops) = if v4 { (20, 9, 8) } else { (40, 6, 7) };
+    assert_eq!(frame[at + protocol], if before.v4 { 4 } else { 41 });
+    assert_eq!(frame[at + hops], 64, "hops of the outer header");
+    let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+    if v4 {
+        assert_eq!(
+            sum(&[&frame[at..at + 20]]),
+            0xffff,
+            "checksum of the outer header"
+        );
+        assert_eq!(word(at + 2), before.total_len + 20);
+    } else {
+        assert_eq!(word(at + 4), before.total_len);
+    }
+    let mut inside = frame[..at].to_vec();
+    inside[at - 2..].copy_from_slice(if before.v4 { &[0x08, 0x00] } else { &[0x86, 0xdd] });
+    inside.extend(&frame[at + outer..]);
+    inside
 }
 
 fn forwarded(data: &[u8], before: &Packet, frame: &[u8]) {
@@ -63,12 +103,9 @@ fn forwarded(data: &[u8], before: &Packet, frame: &[u8]) {
         (before.network_at, before.transport_at)
     );
     assert_eq!(
-        (after.v4, after.protocol(), after.total_len),
-        (before.v4, before.protocol(), before.total_len)
+        (after.v4, after.protocol(), after.total_len, after.fragment),
+        (before.v4, before.protocol(), before.total_len, before.fragment)
     );
-    assert_ne!(after.flow, before.flow, "one end of the flow is another");
-    let payload = before.transport_at as usize + if before.tcp { 20 } else { 8 };
-    assert_eq!(frame[payload..], data[payload..], "the payload is as it was");
     if before.v4 {
         assert_eq!(
             network_is_right(frame, &after),
@@ -76,11 +113,81 @@ fn forwarded(data: &[u8], before: &Packet, frame: &[u8]) {
             "IPv4 checksum"
         );
     }
+    if is_icmp(before) {
+        // What it quotes is translated; the rest of it stays.
+        let rest = before.transport_at as usize;
+        assert_eq!(frame[rest..rest + 2], data[rest..rest + 2], "type and code");
+    } else {
+        let payload = match before.fragment {
+            Fragment::Later if before.v4 => {
+                before.network_at as usize + usize::from(data[before.network_at as usize] & 0xf) * 4
+            }
+            Fragment::Later => before.network_at as usize + 40,
+            Fragment::Whole | Fragment::First if before.tcp => before.transport_at as usize + 20,
+            Fragment::Whole | Fragment::First => before.transport_at as usize + 8,
+        };
+        assert_eq!(frame[payload..], data[payload..], "the payload is as it was");
+    }
+    if before.fragment != Fragment::Later {
+        assert_eq!(
+            transport_is_right(frame, &after),
+            transport_is_right(data, before),
+            "checksum of TCP, UDP or ICMP"
+        );
+    }
+}
+
+fn answered(reason: Reason, data: &[u8], before: &Packet, frame: &[u8]) {
+    let after = parse(Window::new(&mut frame.to_vec())).expect("an answer can be taken apart");
     assert_eq!(
-        transport_is_right(frame, &after),
-        transport_is_right(data, before),
-        "checksum of TCP or UDP"
+        (&frame[..6], &frame[6..12]),
+        (&data[6..12], &data[..6]),
+        "link addresses"
     );
+    assert_eq!(
+        (after.flow.src, after.flow.dst),
+        (before.flow.dst, before.flow.src)
+    );
+    assert_eq!(after.hop_limit, 64);
+    assert_eq!(data[0] & 1, 0, "groups are not answered");
+    assert_ne!(before.fragment, Fragment::Later, "nor later fragments");
+    if reason == Reason::EchoReply {
+        assert_eq!(frame.len(), data.len());
+        assert_eq!(
+            transport_is_right(frame, &after),
+            transport_is_right(data, before),
+            "checksum of ICMP"
+        );
+        let body = before.transport_at as usize + 4;
+        assert_eq!(frame[body..], data[body..], "the body is as it was");
+        return;
+    }
+    assert_eq!(transport_is_right(frame, &after), Some(true), "checksum");
+    if after.v4 {
+        assert!(network_is_right(frame, &after), "IPv4 checksum");
+    }
+    assert_eq!(
+        frame.len(),
+        after.network_at as usize + usize::from(after.total_len),
+        "nothing behind it"
+    );
+    assert!(!is_icmp(before), "errors are not answered");
+    if is_icmp(&after) {
+        let quote = &frame[after.transport_at as usize + 8..];
+        assert!(data[before.network_at as usize..].starts_with(quote), "the quote");
+        assert!(after.total_len <= if after.v4 { 576 } else { 1280 });
+        assert!(quote.len() + 3 >= usize::from(before.total_len).min(548));
+    } else {
+        assert_eq!(
+            (after.source_port(), after.destination_port()),
+            (before.destination_port(), before.source_port())
+        );
+        assert!(before.tcp && !before.rst() && after.tcp);
+    }
+}
+
+fn is_icmp(packet: &Packet) -> bool {
+    [ICMP, ICMPV6].contains(&packet.protocol())
 }
 
 /// The one's complement sum of RFC 1071, all of it.
@@ -112,123 +219,15 @@ fn transport_is_right(frame: &[u8], packet: &Packet) -> Option<bool> {
         if segment[6..8] == [0, 0] {
             return None;
         }
-        segment = &segment[..usize::from(u16::from_be_bytes([segment[4], segment[5]]))];
+        let len = usize::from(u16::from_be_bytes([segment[4], segment[5]]));
+        // Of a first fragment there is less.
+        segment = segment.get(..len).unwrap_or(segment);
+    }
+    if packet.protocol() == ICMP {
+        return Some(sum(&[segment]) == 0xffff);
     }
     let (src, dst) = (packet.flow.src.octets(), packet.flow.dst.octets());
     // A mapped IPv4 address adds ::ffff twice, which is nothing in this arithmetic.
     let length = (segment.len() as u32).to_be_bytes();
     Some(sum(&[&src, &dst, &length, &[0, packet.protocol()], segment]) == 0xffff)
-}
-
-fn addr(text: &str) -> Addr16 {
-    text.parse::<std::net::IpAddr>().expect("an address").into()
-}
-
-/// One box: on each of two VIPs a TCP and a UDP service by `nat`, one for the relay, one without a backend; backends of
-/// both families, one of them shared, one dead, one that the clock has just put into the rings.
-fn tables() -> MemoryTables {
-    let mut tables = MemoryTables {
-        now: 10_000,
-        ..MemoryTables::default()
-    };
-    tables.settings = Settings {
-        hash_key: [1, 2],
-        tcp_grace: 60,
-        udp_grace: 60,
-        horizon: 3600,
-        record_limit: 100,
-        fib_ifindex: 1,
-        reserved: [0; 3],
-    };
-    tables.routes = Box::new(|query| match query.dst.octets()[15] {
-        0xf0 => Route::NotForwarded,
-        0xf1 => Route::Unreachable,
-        0xf2 => Route::NoNeighbor {
-            next_hop: query.dst,
-            ifindex: 3,
-        },
-        _ if query.total_len > 1500 => Route::TooBig,
-        last => {
-            let link = Link {
-                destination: [2, 0, u16::from(last)],
-                source: [2, 0, 1],
-            };
-            Route::Via {
-                ifindex: 2 + u32::from(last) % 2,
-                link,
-            }
-        }
-    });
-    for (vip, backends, shift) in [
-        ("192.0.2.10", ["10.0.0.11", "10.0.0.12", "10.0.0.13"], 0),
-        ("2001:db8::10", ["fd00::11", "fd00::12", "fd00::13"], 3),
-    ] {
-        let flags = [backend::ALIVE, backend::ALIVE | backend::SHARED, 0];
-        for (text, flags) in backends.iter().zip(flags) {
-            let port = u32::from(8080u16.to_be());
-            tables.backends.push(Backend {
-                addr: addr(text),
-                port,
-                flags,
-            });
-        }
-        for (port, protocol, action, ring_len) in [
-            (80u16, TCP, action::NAT, RING),
-            (53, UDP, action::NAT, RING),
-            (443, TCP, action::RELAY, 0),
-            (81, TCP, action::NAT, 0),
-            (82, TCP, 99, RING),
-        ] {
-            let id = tables.services.len() as u32;
-            let ring_offset = tables.rings.len() as u32;
-            let slots = (0..ring_len).map(|i| Slot {
-                current: (shift + 1 + i % 3) as u16,
-                previous: if i % 5 == 0 {
-                    (shift + 1 + (i + 1) % 3) as u16
-                } else {
-                    0
-                },
-                changed: if i % 5 == 0 { 9_990 } else { 0 },
-            });
-            tables.rings.extend(slots);
-            let key = ServiceKey {
-                addr: addr(vip),
-                port_proto: port_proto(port.to_be(), protocol),
-            };
-            tables.services.insert(
-                key,
-                Service {
-                    id,
-                    action,
-                    ring_offset,
-                    ring_len,
-                    flags: 0,
-                    generation: 1,
-                },
-            );
-            if action != action::NAT {
-                continue;
-            }
-            for (i, text) in backends.iter().enumerate() {
-                let key = ReturnKey {
-                    addr: addr(text),
-                    port_proto: port_proto(8080u16.to_be(), protocol),
-                };
-                let flags = if i == 1 { returns::SHARED } else { 0 };
-                let backend = shift + 1 + i as u32;
-                let port = u32::from(port.to_be());
-                tables.returns.insert(
-                    key,
-                    ReturnTarget {
-                        vip: addr(vip),
-                        port,
-                        service: id,
-                        backend,
-                        flags,
-                    },
-                );
-            }
-        }
-    }
-    tables
 }

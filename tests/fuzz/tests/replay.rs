@@ -58,6 +58,9 @@ fn packet() {
     replay("packet", weir_fuzz::packet::check);
 }
 
+/// What no packet brings about: the failure of a kernel helper, or a bug.
+const ELSEWHERE: [Reason; 1] = [Reason::Internal];
+
 /// A corpus that stops at the first check would find nothing behind it.
 #[test]
 fn packets_reach_every_reason() {
@@ -65,10 +68,9 @@ fn packets_reach_every_reason() {
         .iter()
         .map(|(_, frame)| weir_fuzz::packet::reason(frame).name())
         .collect();
-    // A kernel helper that fails: the tables in memory have none.
     let expected: BTreeSet<_> = Reason::ALL
         .iter()
-        .filter(|r| **r != Reason::Internal)
+        .filter(|r| !ELSEWHERE.contains(r))
         .map(|r| r.name())
         .collect();
     assert_eq!(
@@ -84,6 +86,76 @@ fn http_head() {
 }
 
 #[test]
+fn http2_front() {
+    replay("http2_front", weir_fuzz::http2_front::check);
+}
+
+/// As `packets_reach_every_reason`: most of the corpus is what gets through.
+#[test]
+fn requests_of_http2_reach_a_backend() {
+    let passed: Vec<_> = corpus("http2_front")
+        .into_iter()
+        .filter(|(_, input)| weir_fuzz::http2_front::passed(input) > 0)
+        .map(|(name, _)| name)
+        .collect();
+    assert!(passed.len() >= 25, "{passed:#?}");
+}
+
+#[test]
+fn first_bytes() {
+    replay("first_bytes", weir_fuzz::first_bytes::check);
+}
+
+/// As `packets_reach_every_reason`: every judgement on a PROXY header and on a ClientHello is met.
+#[test]
+fn first_bytes_reach_every_judgement() {
+    let inputs = corpus("first_bytes");
+    let reached: BTreeSet<_> = inputs
+        .iter()
+        .flat_map(|(_, input)| weir_fuzz::first_bytes::reached(input))
+        .collect();
+    let headers = weir_core::proxy::Malformed::ALL.map(|one| one.as_str());
+    let hellos = weir_relay::hello::NoHello::ALL.map(|one| one.as_str());
+    let whole = ["v1", "v2", "hello", "partial header", "partial hello"];
+    let expected = headers
+        .into_iter()
+        .chain(hellos)
+        .chain(whole)
+        .collect::<BTreeSet<_>>();
+    assert_eq!(
+        expected.difference(&reached).collect::<Vec<_>>(),
+        [&""; 0],
+        "no input reaches these"
+    );
+}
+
+#[test]
 fn config() {
     replay("config", weir_fuzz::config::check);
+}
+
+#[test]
+fn vrrp() {
+    replay("vrrp", weir_fuzz::vrrp::check);
+}
+
+/// As `packets_reach_every_reason`. What depends on the window or on who else is configured is told elsewhere.
+#[test]
+fn adverts_reach_every_judgement() {
+    let elsewhere = ["unknown-vrid", "replayed", "unsigned"];
+    let inputs = corpus("vrrp");
+    let reached: BTreeSet<_> = inputs
+        .iter()
+        .map(|(_, input)| weir_fuzz::vrrp::reached(input))
+        .collect();
+    let refused = weir_core::vrrp::accept::Refused::all().map(|one| one.name());
+    let expected = refused
+        .filter(|name| !elsewhere.contains(name))
+        .chain(["v2", "v3"])
+        .collect::<BTreeSet<_>>();
+    assert_eq!(
+        expected.difference(&reached).collect::<Vec<_>>(),
+        [&""; 0],
+        "no input reaches these"
+    );
 }

@@ -13,6 +13,8 @@
 //! What XDP on a veth asks of its surroundings, and this provides:
 //! - a frame that XDP redirects into a veth arrives only if the device at its other end polls by NAPI: GRO is on at
 //!   the client's `eth0` and at the switch's `uplink`;
+//! - what XDP answers by itself (`XDP_TX`) arrives only if the device at its other end has a program, too: tests that look
+//!   at answers attach one;
 //! - checksums must be complete in every frame that XDP may forward: transmit offload is off at the client's and the
 //!   backends' `eth0`, and at the `uplink` of the switch.
 //!
@@ -44,6 +46,10 @@ pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 pub const INSIDE_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The box, towards the backends.
 pub const INSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+/// The client, in the backends' network, behind [`Lab::bypass`].
+pub const BYPASS_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+/// The client, in the backends' network, behind [`Lab::bypass`].
+pub const BYPASS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x100);
 /// The virtual address that weir serves.
 pub const VIP_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The virtual address that weir serves.
@@ -267,6 +273,72 @@ impl Lab {
         offload(&self.switch, "uplink", "gro", "on")?;
         for backend in &self.backends {
             offload(backend, "eth0", "tx", "off")?;
+        }
+        Ok(())
+    }
+
+    /// A second way from the backends to the client, past the box, for the modes whose answers take one: `eth1` of the
+    /// client is in the backends' network, and they reach the client's address over it. The client's way to the virtual
+    /// address stays the box.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn bypass(&self) -> Result<()> {
+        let (client, switch) = (self.client.name(), self.switch.name());
+        ip_batch(
+            None,
+            [format!(
+                "link add bypass netns {switch} type veth peer name eth1 netns {client}"
+            )],
+        )?;
+        self.switch.ip(["link set bypass master bridge up"])?;
+        self.client.ip([
+            format!("addr add {BYPASS_V4}/24 dev eth1"),
+            format!("addr add {BYPASS_V6}/64 dev eth1 nodad"),
+            "link set eth1 up".to_owned(),
+        ])?;
+        // Answers come from the virtual address, to which the way is another.
+        for interface in ["all", "eth1"] {
+            self.client
+                .sysctl(&format!("ipv4/conf/{interface}/rp_filter"), "0")?;
+        }
+        for backend in &self.backends {
+            backend.ip([
+                format!("route add {CLIENT_V4}/32 via {BYPASS_V4}"),
+                format!("route add {CLIENT_V6}/128 via {BYPASS_V6}"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Gives every backend the virtual addresses, on `lo` and unannounced, as docs/forwarding.md says.
+    ///
+    /// # Errors
+    /// They have them already.
+    pub fn backends_hold_vips(&self) -> Result<()> {
+        for backend in &self.backends {
+            backend.sysctl("ipv4/conf/all/arp_ignore", "1")?;
+            backend.sysctl("ipv4/conf/all/arp_announce", "2")?;
+            backend.ip([
+                format!("addr add {VIP_V4}/32 dev lo"),
+                format!("addr add {VIP_V6}/128 dev lo nodad"),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// The MTU of the backends' network, between the box and all of them.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn set_inside_mtu(&self, mtu: u32) -> Result<()> {
+        self.router.ip([format!("link set {INSIDE} mtu {mtu}")])?;
+        let mut links = vec![format!("link set uplink mtu {mtu}")];
+        links.extend((1..=self.backends.len()).map(|i| format!("link set b{i} mtu {mtu}")));
+        links.push(format!("link set bridge mtu {mtu}"));
+        self.switch.ip(links)?;
+        for backend in &self.backends {
+            backend.ip([format!("link set eth0 mtu {mtu}")])?;
         }
         Ok(())
     }

@@ -1,11 +1,19 @@
 //! What stands around weir in a test: servers and clients that are not ours, and small ones of the harness where
 //! none does exactly what a test must see.
 
+pub mod bird;
+pub mod chromium;
 pub mod curl;
 pub mod dns;
 pub mod echo;
+pub mod flood;
+pub mod haproxy;
+pub mod http2;
+pub mod mariadb;
 pub mod mirror;
 pub mod nginx;
+pub mod ping;
+pub mod tunnel;
 
 use std::path::Path;
 

@@ -69,6 +69,8 @@ pub struct WeirConfig {
     pub interfaces: Vec<&'static str>,
     /// Value of `node.workers`.
     pub workers: u16,
+    /// Value of `node.hash_key`. None: weir draws one.
+    pub hash_key: Option<&'static str>,
     /// Pools and services, as TOML.
     pub body: String,
     /// More arguments of `weir run`.
@@ -86,6 +88,7 @@ impl WeirConfig {
             xdp: "native",
             interfaces: vec![crate::lab::OUTSIDE, crate::lab::INSIDE],
             workers: 2,
+            hash_key: None,
             body: body.into(),
             args: Vec::new(),
             user: None,
@@ -100,6 +103,7 @@ impl WeirConfig {
             xdp: "off",
             interfaces: Vec::new(),
             workers: 2,
+            hash_key: None,
             body: body.into(),
             args: Vec::new(),
             user,
@@ -113,6 +117,7 @@ impl WeirConfig {
             xdp,
             interfaces,
             workers,
+            hash_key,
             body,
             args: _,
             user: _,
@@ -120,8 +125,11 @@ impl WeirConfig {
         let pins = pins
             .map(|path| format!("pins = \"{}\"\n", path.display()))
             .unwrap_or_default();
+        let key = hash_key
+            .map(|key| format!("hash_key = \"{key}\"\n"))
+            .unwrap_or_default();
         format!(
-            "[node]\nname = \"{node}\"\ninterfaces = {interfaces:?}\nxdp = \"{xdp}\"\nworkers = {workers}\n{pins}\n\
+            "[node]\nname = \"{node}\"\ninterfaces = {interfaces:?}\nxdp = \"{xdp}\"\nworkers = {workers}\n{pins}{key}\n\
              [admin]\nsocket = \"{}\"\nhttp = \"{ADMIN_HTTP}\"\n\n{body}",
             scratch.join("control.sock").display(),
         )
@@ -175,10 +183,10 @@ impl<'n> Weir<'n> {
         let binary = match config.user {
             None => binary,
             Some((uid, gid)) => {
-                // Where it was built may be closed to others.
+                // Where it was built may be closed to others. Not copied by this process: what another of its threads starts
+                // meanwhile would have the copy open for writing for a moment, and a file that is can't be executed.
                 let copy = scratch.join("weir");
-                fs::copy(&binary, &copy)
-                    .with_context(|| format!("can't copy {} to {}", binary.display(), copy.display()))?;
+                Cmd::new("cp").args([&binary, &copy]).check()?;
                 scratch.give_to(uid, gid)?;
                 copy
             }

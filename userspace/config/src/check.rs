@@ -2,13 +2,17 @@
 //!
 //! Owns the keys, ranges and defaults of checks. Running them is `weir-health`, judging them `weir_core::health`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use weir_core::plan::{Check, CheckKind, HttpCheck, TlsCheck};
+use weir_core::{
+    ids::Shown,
+    plan::{BackendTls, BackendTrust, Check, CheckKind, HttpCheck, HttpProtocol, ProxyOut, TlsCheck},
+};
 
 use crate::{
     keys,
     node::read_path,
+    pools::{http2, proxy, tls::read_server_name},
     reader::{Cx, Table, Value},
     tunables::Values,
     units::show_duration,
@@ -27,7 +31,7 @@ const LATER_TYPES: [&str; 8] = [
     "grpc",
 ];
 /// Keys of HTTP and HTTPS checks.
-const HTTP_KEYS: [&str; 4] = ["path", "method", "host", "status"];
+const HTTP_KEYS: [&str; 5] = ["path", "method", "host", "status", "protocol"];
 /// Keys of HTTPS checks.
 const TLS_KEYS: [&str; 3] = ["verify", "ca", "server_name"];
 /// Statuses that count as success by default.
@@ -51,11 +55,40 @@ enum Type {
     Https,
 }
 
+/// What a pool says of connections to its backends, which its checks follow unless they say otherwise.
+pub(crate) struct OfPool {
+    pub(crate) protocol: HttpProtocol,
+    pub(crate) proxy: Option<ProxyOut>,
+    pub(crate) tls: Option<Box<BackendTls>>,
+}
+
+impl OfPool {
+    /// What listens on another port is another server, of which the pool says nothing.
+    fn at(&self, port: bool) -> (HttpProtocol, Option<TlsCheck>) {
+        if port {
+            let protocol = match self.protocol {
+                HttpProtocol::H2 => HttpProtocol::Http1,
+                HttpProtocol::Http1 | HttpProtocol::H2c => self.protocol,
+            };
+            return (protocol, None);
+        }
+        let tls = self.tls.as_ref().map(|tls| TlsCheck {
+            verify: tls.trust != BackendTrust::Anybody,
+            ca: tls.trust.authorities().map(|file| file.path.clone()),
+            server_name: tls.server_name.clone(),
+        });
+        (self.protocol, tls)
+    }
+}
+
+/// `portless` is a backend that has no port of its own to be asked at.
 pub(crate) fn read(
     cx: &mut Cx,
     value: &Value<'_>,
     defaults: &Values,
     files: &mut Vec<CaFile>,
+    portless: Option<SocketAddr>,
+    of_pool: &OfPool,
 ) -> Option<Check> {
     let table = value.table(cx, &keys::CHECK)?;
     let kind = table
@@ -64,7 +97,10 @@ pub(crate) fn read(
             let words = [("tcp", Type::Tcp), ("http", Type::Http), ("https", Type::Https)];
             value.choice(cx, &words, &LATER_TYPES)
         })
-        .map(|kind| read_kind(cx, &table, kind, files));
+        .map(|kind| {
+            let port = table.get("port").is_some() || table.meant("port");
+            read_kind(cx, &table, kind, files, of_pool.at(port))
+        });
     let (interval, timeout) = read_times(cx, &table, defaults);
     let mut count = |key, range, default| match table.get(key) {
         None => default,
@@ -73,7 +109,23 @@ pub(crate) fn read(
     let rise = count("rise", 1..=1000, defaults.check_rise);
     let fall = count("fall", 1..=1000, defaults.check_fall);
     let jitter = count("jitter", 0..=50, defaults.check_jitter);
+    if let Some(backend) = portless
+        && table.get("port").is_none()
+        && !table.meant("port")
+    {
+        value.mistake(
+            cx,
+            format!("has no port to ask, and {} names none", Shown(backend)),
+            "write the port that is asked, as in port = 80, in the check",
+        );
+    }
     let port = table.get("port").and_then(|value| value.integer(cx, 1..=65_535));
+    let proxy = match table.get("proxy_protocol") {
+        Some(value) => proxy::read_version(cx, &value).flatten(),
+        // What listens on another port is another server.
+        None if port.is_some() => None,
+        None => of_pool.proxy.map(|proxy| proxy.version),
+    };
     Some(Check {
         kind: kind?,
         interval,
@@ -82,6 +134,7 @@ pub(crate) fn read(
         fall,
         port: port.and_then(|port| u16::try_from(port).ok()),
         jitter: u8::try_from(jitter).unwrap_or(0),
+        proxy,
     })
 }
 
@@ -125,7 +178,18 @@ fn read_times(cx: &mut Cx, table: &Table<'_>, defaults: &Values) -> (Duration, D
     }
 }
 
-fn read_kind(cx: &mut Cx, table: &Table<'_>, kind: Type, files: &mut Vec<CaFile>) -> CheckKind {
+fn read_kind(
+    cx: &mut Cx,
+    table: &Table<'_>,
+    kind: Type,
+    files: &mut Vec<CaFile>,
+    (protocol, tls): (HttpProtocol, Option<TlsCheck>),
+) -> CheckKind {
+    let kind = match (kind, &tls) {
+        // What is spoken to the pool's backends.
+        (Type::Http, Some(_)) => Type::Https,
+        (kind, _) => kind,
+    };
     match kind {
         Type::Tcp => {
             let mend = "remove it, or write type = \"http\"";
@@ -141,36 +205,65 @@ fn read_kind(cx: &mut Cx, table: &Table<'_>, kind: Type, files: &mut Vec<CaFile>
         Type::Http => {
             let mend = "remove it, or write type = \"https\"";
             table.refuse(cx, &TLS_KEYS, "does not apply to an http check", mend);
-            CheckKind::Http(read_http(cx, table, None))
+            let protocol = read_protocol(cx, table, HttpProtocol::H2, "h2c").unwrap_or(protocol);
+            read_http(cx, table, protocol, None)
         }
         Type::Https => {
-            let tls = read_tls(cx, table, files);
-            CheckKind::Http(read_http(cx, table, Some(tls)))
+            let asked = read_protocol(cx, table, HttpProtocol::H2c, "h2");
+            let protocol = asked.unwrap_or(match protocol {
+                HttpProtocol::H2c => HttpProtocol::Http1,
+                HttpProtocol::Http1 | HttpProtocol::H2 => protocol,
+            });
+            let tls = read_tls(cx, table, files, tls);
+            read_http(cx, table, protocol, Some(tls))
         }
     }
 }
 
-fn read_http(cx: &mut Cx, table: &Table<'_>, tls: Option<TlsCheck>) -> HttpCheck {
+/// `protocol` of a check; one of them is not for its type.
+fn read_protocol(cx: &mut Cx, table: &Table<'_>, never: HttpProtocol, instead: &str) -> Option<HttpProtocol> {
+    let value = table.get("protocol")?;
+    let protocol = http2::read_protocol(cx, &value)?;
+    if protocol != never {
+        return Some(protocol);
+    }
+    let over = match never {
+        HttpProtocol::H2 => "over TLS, and the check is not",
+        HttpProtocol::H2c | HttpProtocol::Http1 => "over plain TCP, and the check is over TLS",
+    };
+    value.mistake(
+        cx,
+        format!("is `{}`, which is spoken {over}", never.as_str()),
+        format!("write \"{instead}\" or \"http/1.1\""),
+    );
+    None
+}
+
+fn read_http(cx: &mut Cx, table: &Table<'_>, protocol: HttpProtocol, tls: Option<TlsCheck>) -> CheckKind {
     let method = table.get("method").and_then(|value| read_method(cx, &value));
     let path = table.get("path").and_then(|value| read_target(cx, &value));
     let host = table.get("host").and_then(|value| read_host(cx, &value));
     let status = table.get("status").and_then(|value| read_status(cx, &value));
-    HttpCheck {
+    CheckKind::Http(HttpCheck {
+        protocol,
         tls,
         method: method.unwrap_or_else(|| "GET".into()),
         path: path.unwrap_or_else(|| "/".into()),
         host,
         status: status.unwrap_or_else(|| DEFAULT_STATUS.to_vec()),
-    }
+    })
 }
 
-fn read_tls(cx: &mut Cx, table: &Table<'_>, files: &mut Vec<CaFile>) -> TlsCheck {
-    let verify = table
-        .get("verify")
-        .and_then(|value| value.boolean(cx))
-        .unwrap_or(true);
+/// What is not said is as the pool has it.
+fn read_tls(cx: &mut Cx, table: &Table<'_>, files: &mut Vec<CaFile>, of_pool: Option<TlsCheck>) -> TlsCheck {
+    let of_pool = of_pool.unwrap_or(TlsCheck {
+        verify: true,
+        ca: None,
+        server_name: None,
+    });
+    let asked = table.get("verify").and_then(|value| value.boolean(cx));
     let ca = table.get("ca").and_then(|value| {
-        if !verify {
+        if asked == Some(false) {
             value.mistake(cx, "has no effect with verify = false", "remove one of the two");
         }
         let path = read_path(cx, &value)?;
@@ -181,26 +274,18 @@ fn read_tls(cx: &mut Cx, table: &Table<'_>, files: &mut Vec<CaFile>) -> TlsCheck
         });
         Some(path)
     });
-    let server_name = table.get("server_name").and_then(|value| {
-        let name = value.string(cx)?;
-        if !is_dns_name(name) {
-            value.mistake(
-                cx,
-                format!("is {}, which is no DNS name", quoted(name)),
-                "write one as in www.example.org",
-            );
-            return None;
-        }
-        Some(name.to_owned())
-    });
+    let server_name = table
+        .get("server_name")
+        .and_then(|value| read_server_name(cx, &value));
+    let verify = asked.unwrap_or_else(|| of_pool.verify || ca.is_some());
     TlsCheck {
         verify,
-        ca,
-        server_name,
+        ca: ca.or(of_pool.ca).filter(|_| verify),
+        server_name: server_name.or(of_pool.server_name),
     }
 }
 
-fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
+pub(crate) fn read_method(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
     let method = value.string(cx)?;
     let upper = method.to_ascii_uppercase();
@@ -259,6 +344,19 @@ fn read_target(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
 /// A `Host` field's value (RFC 9110 section 7.2): a name or address, and perhaps a port.
 fn read_host(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
     let host = value.string(cx)?;
+    if !is_host(host) {
+        value.mistake(
+            cx,
+            format!("is {}, which is no Host header", quoted(host)),
+            "write a name or address, and a port if need be, as in www.example.org:8080",
+        );
+        return None;
+    }
+    Some(host.to_owned())
+}
+
+/// Whether it is a name or address, and perhaps a port.
+pub(crate) fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !host.ends_with(']') => (name, Some(port)),
         Some(_) | None => (host, None),
@@ -270,19 +368,11 @@ fn read_host(cx: &mut Cx, value: &Value<'_>) -> Option<String> {
     );
     let good_port =
         port.is_none_or(|p| p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0));
-    if !(good_name && good_port) {
-        value.mistake(
-            cx,
-            format!("is {}, which is no Host header", quoted(host)),
-            "write a name or address, and a port if need be, as in www.example.org:8080",
-        );
-        return None;
-    }
-    Some(host.to_owned())
+    good_name && good_port
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63.
-fn is_dns_name(name: &str) -> bool {
+pub(crate) fn is_dns_name(name: &str) -> bool {
     name.len() <= 253
         && name.split('.').all(|label| {
             (1..=63).contains(&label.len())

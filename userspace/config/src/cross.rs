@@ -1,6 +1,13 @@
 //! What no section can see alone: services against pools, against the node and against each other.
 //!
-//! Owns these checks and their words. Concludes nothing from what could not be read: one slip gives one message.
+//! Owns these checks and their words; those of packets and tables are `l4.rs`, those of source addresses `sources.rs`, those of the
+//! relay's connections `upstream.rs`.
+//! Concludes nothing from what could not be read: one slip gives one message.
+
+mod clients;
+mod l4;
+mod sources;
+mod upstream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,20 +15,31 @@ use std::{
 };
 
 use weir_core::{
-    ids::Protocol,
-    plan::{L4, Listen, Mode, XdpMode},
+    ids::{ListenKey, Protocol, Scope, Shown},
+    plan::{Listen, MAX_TRANSPARENT, Mode, ORIGINAL_DESTINATION, Source, XdpMode},
 };
 
 use crate::{
+    lists::AskedLists,
     node::{AskedAdmin, AskedNode},
     pools::{AskedPool, AskedPools},
     reader::Cx,
     services::{AskedListen, AskedService, takes},
+    tunables::Values,
     words::{plain, quoted},
 };
 
-/// Backends that the kernel's tables can number.
-const MAX_L4_BACKENDS: usize = 65_535;
+/// All that was read.
+pub(crate) struct Asked<'a, 'd> {
+    pub(crate) node: &'a AskedNode,
+    pub(crate) admin: &'a AskedAdmin,
+    pub(crate) lists: &'a AskedLists,
+    pub(crate) pools: &'a AskedPools,
+    pub(crate) services: &'a [AskedService<'d>],
+    /// Whether every service is among them.
+    pub(crate) services_complete: bool,
+    pub(crate) tunables: &'a Values,
+}
 
 /// A pool, and what services ask of it: found out once, however many services share it.
 struct KnownPool<'p> {
@@ -33,6 +51,12 @@ struct KnownPool<'p> {
     loopback: Option<SocketAddr>,
     /// Backends that have a weight.
     weighted: usize,
+    /// For each port that backends have, one of them.
+    fixed_ports: BTreeMap<u16, SocketAddr>,
+    /// A backend without port: packets keep theirs.
+    portless: Option<SocketAddr>,
+    /// Whether some backend has no QUIC server id.
+    without_quic_id: bool,
 }
 
 type PoolsByName<'p> = BTreeMap<&'p str, KnownPool<'p>>;
@@ -49,18 +73,29 @@ impl<'p> KnownPool<'p> {
                 .find(|address| address.ip().is_loopback())
                 .copied(),
             weighted: asked.pool.backends.iter().filter(|b| b.weight > 0).count(),
+            fixed_ports: addresses
+                .iter()
+                .rev() // so that the first of each port stays
+                .filter(|address| address.port() != 0)
+                .map(|address| (address.port(), *address))
+                .collect(),
+            portless: addresses.iter().find(|address| address.port() == 0).copied(),
+            without_quic_id: asked.pool.backends.iter().any(|b| b.quic_id.is_none()),
             addresses,
         }
     }
 }
 
-pub(crate) fn check(
-    cx: &mut Cx,
-    node: &AskedNode,
-    admin: &AskedAdmin,
-    pools: &AskedPools,
-    services: &[AskedService<'_>],
-) {
+/// Where connections to each pool come from, in the order of the pools; of use only if nothing is wrong.
+pub(crate) fn check(cx: &mut Cx, asked: &Asked<'_, '_>) -> Vec<Option<Source>> {
+    let Asked {
+        node,
+        admin,
+        lists,
+        pools,
+        services,
+        ..
+    } = *asked;
     let by_name: PoolsByName<'_> = pools
         .pools
         .iter()
@@ -68,25 +103,70 @@ pub(crate) fn check(
         .collect();
     let unread: BTreeSet<&str> = pools.unread.iter().map(String::as_str).collect();
     check_node(cx, node);
+    if let (Some(XdpMode::Off), Some(at)) = (node.xdp, lists.at) {
+        cx.mistake(
+            at,
+            "[lists] is enforced by XDP, but node.xdp is \"off\"",
+            "remove it, or write xdp = \"native\" or \"generic\" under [node]",
+        );
+    }
     for service in services {
-        let pool = service.pool.and_then(|(name, at)| {
+        let known = |cx: &mut Cx, name: &str, at: usize, key: &str| {
             let pool = by_name.get(name);
             if pool.is_none() && pools.complete && !unread.contains(name) {
-                unknown_pool(cx, service, name, at, &by_name);
+                unknown_pool(cx, key, name, at, &by_name);
             }
             pool
-        });
+        };
+        let own_key = format!("services.{}.pool", service.name);
+        let pool = service.pool.and_then(|(name, at)| known(cx, name, at, &own_key));
+        let by_rules: Vec<_> = service
+            .rule_pools
+            .iter()
+            .filter_map(|asked| Some((known(cx, &asked.name, asked.at, &asked.key)?, asked.at)))
+            .collect();
         if let Some((mode, at)) = &service.mode {
             check_mode(cx, node, service, mode, *at);
+            if let Mode::L4(l4) = mode {
+                l4::check_service(cx, service, l4);
+            }
             match (mode, pool) {
-                (Mode::L4(l4), Some(pool)) => check_l4_pool(cx, service, l4, pool),
-                (Mode::Tcp(_) | Mode::Http(_), Some(pool)) => check_loops(cx, service, pool),
-                (_, None) => {}
+                (Mode::L4(_), Some(pool)) if pool.asked.pool.is_original_destination() => {
+                    let at = service.pool.map_or(service.at, |(_, at)| at);
+                    cx.mistake(
+                        at,
+                        format!(
+                            "services.{}.pool is \"{ORIGINAL_DESTINATION}\", which mode \"l4\" can't go to",
+                            service.name
+                        ),
+                        "write mode = \"tcp\" or \"http\" with transparent listeners, or a pool of backends",
+                    );
+                }
+                (Mode::L4(l4), Some(pool)) => l4::check_pool(cx, node, service, l4, pool),
+                (Mode::L4(_) | Mode::Tcp(_) | Mode::Http(_), _) => {}
+            }
+            check_total(cx, service, mode, asked.tunables);
+            if let Mode::Tcp(_) | Mode::Http(_) = mode {
+                let own = pool.zip(service.pool).map(|(pool, (_, at))| (pool, at));
+                for (pool, at) in own.into_iter().chain(by_rules) {
+                    if pool.asked.pool.is_original_destination() {
+                        check_original(cx, service, at);
+                        continue;
+                    }
+                    check_relayed_ports(cx, service, mode, pool, at);
+                    check_loops(cx, service, pool, at);
+                }
             }
         }
+        l4::check_per_source(cx, node, service);
     }
-    check_l4_backends(cx, services, &by_name);
+    l4::check_room(cx, asked, &by_name);
+    clients::check(cx, asked, &by_name);
+    let sources = sources::check(cx, asked);
+    upstream::check(cx, asked);
+    check_transparent_room(cx, services);
     check_overlaps(cx, node, admin, services);
+    sources
 }
 
 fn check_node(cx: &mut Cx, node: &AskedNode) {
@@ -104,7 +184,7 @@ fn check_node(cx: &mut Cx, node: &AskedNode) {
     }
 }
 
-fn unknown_pool(cx: &mut Cx, service: &AskedService<'_>, name: &str, at: usize, pools: &PoolsByName<'_>) {
+fn unknown_pool(cx: &mut Cx, key: &str, name: &str, at: usize, pools: &PoolsByName<'_>) {
     let mend = match cx.guess(name, pools.keys().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
@@ -114,11 +194,7 @@ fn unknown_pool(cx: &mut Cx, service: &AskedService<'_>, name: &str, at: usize, 
     };
     cx.mistake(
         at,
-        format!(
-            "services.{}.pool is {}, and there is no such pool",
-            service.name,
-            quoted(name)
-        ),
+        format!("{key} is {}, and there is no such pool", quoted(name)),
         mend,
     );
 }
@@ -136,7 +212,19 @@ fn check_mode(cx: &mut Cx, node: &AskedNode, service: &AskedService<'_>, mode: &
                 "write mode = \"l4\", or listen on TCP",
             );
         }
-        if matches!(mode, Mode::L4(_)) && !listen.is_virtual() {
+        if !matches!(mode, Mode::L4(_)) && listen.is_every_port() {
+            cx.mistake(
+                *at,
+                format!(
+                    "services.{name}.listen has `*` for its port, and mode \"{}\" can't listen on every port",
+                    word(mode)
+                ),
+                "write a port from 1 to 65535, or a range as in 8000-8010",
+            );
+        }
+        if listen.is_transparent() {
+            check_transparent(cx, node, service, mode, *at);
+        } else if matches!(mode, Mode::L4(_)) && !listen.is_virtual() {
             let kind = if listen.addr.is_loopback() {
                 "a loopback address"
             } else {
@@ -161,6 +249,58 @@ fn check_mode(cx: &mut Cx, node: &AskedNode, service: &AskedService<'_>, mode: &
     }
 }
 
+/// Only the relay takes in connections to addresses that are not on the box, and the kernel brings it none by itself.
+fn check_transparent(cx: &mut Cx, node: &AskedNode, service: &AskedService<'_>, mode: &Mode, at: usize) {
+    let name = &service.name;
+    if matches!(mode, Mode::L4(_)) {
+        cx.mistake(
+            at,
+            format!("services.{name}.listen is transparent, which mode \"l4\" can't be"),
+            "write mode = \"tcp\" or \"http\", or an address of this box",
+        );
+    } else if node.xdp == Some(XdpMode::Off) {
+        cx.mistake(
+            at,
+            format!(
+                "services.{name}.listen is transparent, which takes eBPF programs and routes of weir's own, but node.xdp is \"off\""
+            ),
+            "write xdp = \"native\" or \"generic\" under [node], and start weir as root",
+        );
+    }
+}
+
+/// What is the box's own address is no destination to go on to.
+fn check_original(cx: &mut Cx, service: &AskedService<'_>, at: usize) {
+    let own = { service.listen.iter() }.find(|asked| !asked.listen.is_transparent());
+    if let Some(own) = own {
+        cx.mistake(
+            at,
+            format!(
+                "services.{} goes to \"{ORIGINAL_DESTINATION}\", but also listens on {}, which is where its clients want to go then",
+                service.name, own.listen
+            ),
+            "listen transparently alone, or write a service of its own for that address",
+        );
+    }
+}
+
+/// The kernel's table holds so many listeners for one network of addresses.
+fn check_transparent_room(cx: &mut Cx, services: &[AskedService<'_>]) {
+    for v4 in [true, false] {
+        let asked = services.iter().flat_map(|service| &service.listen);
+        let mut of_family =
+            asked.filter(|asked| asked.listen.is_transparent() && asked.listen.addr.is_ipv4() == v4);
+        if let Some(beyond) = of_family.nth(MAX_TRANSPARENT) {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            cx.mistake(
+                beyond.at,
+                format!("{} is one transparent listener more for {family} than the {MAX_TRANSPARENT} there may be", beyond.listen),
+                "write ranges of ports, or wider networks",
+            );
+        }
+    }
+}
+
 const fn word(mode: &Mode) -> &'static str {
     match mode {
         Mode::L4(_) => "l4",
@@ -169,94 +309,80 @@ const fn word(mode: &Mode) -> &'static str {
     }
 }
 
-fn check_l4_pool(cx: &mut Cx, service: &AskedService<'_>, l4: &L4, pool: &KnownPool<'_>) {
-    if !pool.asked.complete {
-        return;
-    }
-    let (name, pool_name) = (&service.name, &pool.asked.pool.name);
-    let mut told = BTreeSet::new();
-    for AskedListen { listen, at } in &service.listen {
-        let v4 = listen.addr.is_ipv4();
-        let served = if v4 { pool.has_v4 } else { pool.has_v6 };
-        if listen.is_virtual() && !served && told.insert(v4) {
-            let family = if v4 { "IPv4" } else { "IPv6" };
-            cx.mistake(
-                *at,
-                format!(
-                    "services.{name}.listen is {family}, but pool `{pool_name}` has no {family} backend, and nat keeps the family"
-                ),
-                format!("add an {family} backend, or remove this address"),
-            );
-        }
-    }
-    if let Some(loopback) = pool.loopback {
+/// A service can't have more connections than all services together.
+fn check_total(cx: &mut Cx, service: &AskedService<'_>, mode: &Mode, tunables: &Values) {
+    let connections = match mode {
+        Mode::Http(http) => http.limits.connections,
+        Mode::Tcp(tcp) => tcp.connections,
+        Mode::L4(_) => return,
+    };
+    let total = tunables.relay_limit_connections_total;
+    if let Some(at) = service.connections_at.filter(|_| connections > total) {
         cx.mistake(
-            service.pool.map_or(service.at, |(_, at)| at),
+            at,
             format!(
-                "services.{name} is l4, but pool `{pool_name}` has {loopback}, and packets can't be forwarded to loopback"
+                "services.{}.limits.connections is {connections}, more than the {total} of weir.relay.limit.connections_total",
+                service.name
             ),
-            "write the backend's outside address, or mode = \"tcp\"",
+            "raise that tunable, or lower it",
         );
     }
-    if pool.weighted > l4.ring_size as usize {
+}
+
+/// The relay connects to backends, and knows no port but theirs.
+fn check_relayed_ports(
+    cx: &mut Cx,
+    service: &AskedService<'_>,
+    mode: &Mode,
+    pool: &KnownPool<'_>,
+    at: usize,
+) {
+    if let Some(portless) = pool.portless {
         cx.mistake(
-            service.pool.map_or(service.at, |(_, at)| at),
+            at,
             format!(
-                "services.{name} has a ring of {} slots for {} backends",
-                l4.ring_size, pool.weighted
+                "services.{}.mode is \"{}\", but pool `{}` has {}, without a port to connect to",
+                service.name,
+                word(mode),
+                pool.asked.pool.name,
+                Shown(portless)
             ),
-            "write a ring_size of at least a hundred times the backends",
+            "write its port in the pool, or a pool of its own for this service",
         );
     }
-    check_loops(cx, service, pool);
 }
 
 /// A backend that is the service's own address would send everything round and round.
-fn check_loops(cx: &mut Cx, service: &AskedService<'_>, pool: &KnownPool<'_>) {
-    let own = service.listen.iter().find_map(|AskedListen { listen, .. }| {
+fn check_loops(cx: &mut Cx, service: &AskedService<'_>, pool: &KnownPool<'_>, at: usize) {
+    // What is not on the box is not listened on by itself: the relay's own connections leave by the routes.
+    let listens = { service.listen.iter() }.filter(|asked| !asked.listen.is_transparent());
+    let own = { listens }.find_map(|AskedListen { listen, .. }| {
         let addr = match listen.addr {
             IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(v6) if v6.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             IpAddr::V4(_) | IpAddr::V6(_) => listen.addr,
         };
-        let range = SocketAddr::new(addr, listen.first)..=SocketAddr::new(addr, listen.last);
-        pool.addresses.range(range).next()
+        let last = if listen.is_every_port() {
+            u16::MAX
+        } else {
+            listen.last
+        };
+        let range = SocketAddr::new(addr, listen.first)..=SocketAddr::new(addr, last);
+        // A backend that keeps the client's port is met at each of them.
+        let keeps = pool.addresses.get(&SocketAddr::new(addr, 0));
+        keeps.or_else(|| pool.addresses.range(range).next())
     });
     if let Some(backend) = own {
         cx.mistake(
-            service.pool.map_or(service.at, |(_, at)| at),
+            at,
             format!(
-                "services.{} listens on {backend}, which is a backend of its own pool `{}`",
-                service.name, pool.asked.pool.name
+                "services.{} listens on {}, which is a backend of its own pool `{}`",
+                service.name,
+                Shown(*backend),
+                pool.asked.pool.name
             ),
             "write the backend's own address and port",
         );
-    }
-}
-
-fn check_l4_backends(cx: &mut Cx, services: &[AskedService<'_>], pools: &PoolsByName<'_>) {
-    let mut counted = BTreeSet::new();
-    let mut total = 0;
-    for service in services {
-        let (Some((Mode::L4(_), _)), Some((name, at))) = (&service.mode, service.pool) else {
-            continue;
-        };
-        let Some(pool) = pools.get(name) else { continue };
-        if !counted.insert(name) {
-            continue;
-        }
-        let before = total;
-        total += pool.asked.pool.backends.len();
-        if before <= MAX_L4_BACKENDS && total > MAX_L4_BACKENDS {
-            cx.mistake(
-                at,
-                format!(
-                    "all l4 services up to services.{} have {total} backends, more than {MAX_L4_BACKENDS}",
-                    service.name
-                ),
-                "remove some",
-            );
-        }
     }
 }
 
@@ -271,15 +397,22 @@ struct Claim<'s> {
     at: Option<usize>,
 }
 
-/// Ranges that are taken, by protocol and address, then by first port. Those of one address never overlap.
-type Taken<'s> = BTreeMap<(Protocol, IpAddr), BTreeMap<u16, Claim<'s>>>;
+/// Ranges that are taken, by protocol, scope and address, then by first port. Those of one address never overlap. Of
+/// transparent listeners the narrower network goes before the wider one, so only those of the very same can.
+type Taken<'s> = BTreeMap<(Protocol, Scope, IpAddr), BTreeMap<u16, Claim<'s>>>;
 
 /// Two claims to one address, port and protocol; and, among sockets that are really bound, a wildcard and an address
 /// that it covers.
 fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &[AskedService<'_>]) {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for service in services {
-        claims.extend(service.listen.iter().map(|&AskedListen { listen, at }| Claim {
+        // Every port is told to be a mistake where it is no packets' service.
+        let l4 = matches!(service.mode, Some((Mode::L4(_), _)));
+        let listeners = service
+            .listen
+            .iter()
+            .filter(|asked| l4 || !asked.listen.is_every_port());
+        claims.extend(listeners.map(|&AskedListen { listen, at }| Claim {
             last: listen.last,
             service: Some(service.name.as_str()),
             listen,
@@ -292,6 +425,7 @@ fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &
             first: http.port(),
             last: http.port(),
             protocol: Protocol::Tcp,
+            scope: Scope::Address,
         };
         claims.push(Claim {
             last: listen.last,
@@ -304,9 +438,11 @@ fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &
     let mut kept = Vec::with_capacity(claims.len());
     for claim in claims {
         let ranges = taken
-            .entry((claim.listen.protocol, claim.listen.addr))
+            .entry((claim.listen.protocol, claim.listen.scope, claim.listen.addr))
             .or_default();
-        if let Some(first) = overlapping(ranges, &claim.listen) {
+        // One port goes before every port; but what weir listens on for itself would never be reached.
+        let every = ranges.get(&0).filter(|_| claim.service.is_none()).copied();
+        if let Some(first) = every.or_else(|| overlapping(ranges, &claim.listen)) {
             conflict(cx, &claim, &first, false);
         } else {
             ranges.insert(claim.listen.first, claim);
@@ -315,14 +451,14 @@ fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &
     }
     for claim in kept {
         let bound = node.xdp == Some(XdpMode::Off) || claim.service.is_none() || !claim.listen.is_virtual();
-        if !bound || claim.listen.addr.is_unspecified() {
+        if !bound || claim.listen.addr.is_unspecified() || claim.listen.is_transparent() {
             continue;
         }
         let wildcard: IpAddr = match claim.listen.addr {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let covering = taken.get(&(claim.listen.protocol, wildcard));
+        let covering = taken.get(&(claim.listen.protocol, Scope::Address, wildcard));
         if let Some(wide) = covering.and_then(|ranges| overlapping(ranges, &claim.listen)) {
             conflict(cx, &claim, &wide, true);
         }
@@ -342,7 +478,12 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
     };
     let port = claim.listen.first.max(other.listen.first);
     let proto = claim.listen.protocol.as_str();
-    let address = SocketAddr::new(claim.listen.addr, port);
+    let address = ListenKey {
+        addr: claim.listen.addr,
+        port,
+        protocol: claim.listen.protocol,
+        scope: claim.listen.scope,
+    };
     let place = |cx: &Cx, at: Option<usize>| {
         at.map_or_else(|| "by default".into(), |at| format!("in line {}", cx.line(at)))
     };
@@ -354,7 +495,7 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
     };
     let elsewhere = place(cx, told.at);
     let what = if covers {
-        let wide = |claim: &Claim<'_>| SocketAddr::new(claim.listen.addr, port);
+        let wide = |claim: &Claim<'_>| Shown(SocketAddr::new(claim.listen.addr, port));
         format!(
             "{} listens on {}/{proto}, and {} {elsewhere} on {}/{proto}: one of them is every address",
             who(teller),
@@ -363,13 +504,10 @@ fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
             wide(told)
         )
     } else if claim.service == other.service {
-        format!(
-            "{} listens on {address}/{proto} twice (also {elsewhere})",
-            who(teller)
-        )
+        format!("{} listens on {address} twice (also {elsewhere})", who(teller))
     } else {
         format!(
-            "{} listens on {address}/{proto}, as {} {elsewhere} does",
+            "{} listens on {address}, as {} {elsewhere} does",
             who(teller),
             who(told)
         )

@@ -1,21 +1,31 @@
 //! What a reload changes: old plan against new, for the log, and what a running weir can't change.
 //!
-//! Owns the comparison and its words. Never applies anything: the engine does, with the new plan whole.
+//! Owns the comparison and its words; those of a service's keys are `services.rs`, those of a
+//! pool's connections and retries `upstream.rs`, those of its source addresses `source.rs`. Never applies anything: the engine
+//! does, with the new plan whole.
+
+mod services;
+mod source;
+mod upstream;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
 };
 
 use weir_core::{
     ids::{BackendKey, PoolName, ServiceName},
     plan::{
-        Admin, Balance, Check, CheckKind, Forward, Forwarded, HeaderAction, HeaderRule, Limits, Listen, Mode,
-        Node, Plan, Pool, Service, TemplatePart, Timeouts, Variable, XdpMode,
+        AccessLog, Admin, Balance, Check, CheckKind, ClientSource, Export, HttpProtocol, IpNet, Lists,
+        LogFormat, Node, Plan, Pool, Tunnel, XdpMode,
     },
+    proxy::Version,
 };
 
-use crate::units::{show_duration, show_size};
+use crate::{pools::quic, units::show_duration};
+
+/// Networks of a list that are named one by one.
+const NAMED: usize = 8;
 
 /// One difference. Printed as one line: `services.www.timeouts.client: 25s → 30s`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,12 +108,15 @@ impl fmt::Display for Change {
     }
 }
 
-/// All differences: the node's first, then pools with their backends, then services; in order of the new plan, what
+/// All differences: the node's first and those of the lists, then pools with their backends, then services; in order of the new plan, what
 /// was removed before what is left.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     node(&mut changes, &old.node, &new.node);
     admin(&mut changes, &old.admin, &new.admin);
+    access_log(&mut changes, &old.access_log, &new.access_log);
+    lists(&mut changes, &old.lists, &new.lists);
+    export(&mut changes, old.export.as_ref(), new.export.as_ref());
     pools(&mut changes, old, new);
     services(&mut changes, old, new);
     changes
@@ -150,6 +163,7 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         user,
         pins,
         hash_key,
+        tunnel,
     } = old;
     let mut keys = Keys {
         changes,
@@ -178,6 +192,71 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     keys.compare("node.hash_key", hash_key, &new.hash_key, |key| {
         if key.is_some() { "set" } else { "drawn" }.into()
     });
+    let Tunnel { source_v4, source_v6 } = tunnel;
+    keys.compare(
+        "node.tunnel.source_v4",
+        source_v4,
+        &new.tunnel.source_v4,
+        ToString::to_string,
+    );
+    keys.compare(
+        "node.tunnel.source_v6",
+        source_v6,
+        &new.tunnel.source_v6,
+        ToString::to_string,
+    );
+}
+
+/// A long list is told by how many come and go.
+fn lists(changes: &mut Vec<Change>, old: &Lists, new: &Lists) {
+    let Lists { allow, ban } = old;
+    for (key, old, new) in [("lists.allow", allow, &new.allow), ("lists.ban", ban, &new.ban)] {
+        let (before, after): (HashSet<_>, HashSet<_>) = (old.iter().collect(), new.iter().collect());
+        // Another order is no other list.
+        if before == after {
+            continue;
+        }
+        let short = old.len() <= NAMED && new.len() <= NAMED;
+        let show = |list: &[IpNet]| {
+            if short {
+                list_or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
+            } else {
+                format!("{} networks", list.len())
+            }
+        };
+        let mut to = show(new);
+        if !short {
+            to.push_str(&format!(
+                " ({} new, {} gone)",
+                after.difference(&before).count(),
+                before.difference(&after).count()
+            ));
+        }
+        changes.push(Change {
+            subject: Subject::Node,
+            action: Action::Changed {
+                key,
+                from: show(old),
+                to,
+            },
+            needs_restart: false,
+        });
+    }
+}
+
+fn export(changes: &mut Vec<Change>, old: Option<&Export>, new: Option<&Export>) {
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Node,
+        needs_restart: false,
+    };
+    keys.compare("export", &old, &new, |export| match export {
+        Some(Export { table, when, notice }) => {
+            let (when, notice) = (when.as_str(), show_duration(*notice));
+            format!("table {table}, when {when}, notice {notice}")
+        }
+        None => "none".into(),
+    });
 }
 
 fn admin(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
@@ -193,6 +272,20 @@ fn admin(changes: &mut Vec<Change>, old: &Admin, new: &Admin) {
     keys.compare("admin.http", http, &new.http, |http| {
         http.map_or_else(|| "off".into(), |http| http.to_string())
     });
+}
+
+fn access_log(changes: &mut Vec<Change>, old: &AccessLog, new: &AccessLog) {
+    let AccessLog { to, format, null } = old;
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Node,
+        needs_restart: true,
+    };
+    keys.compare("access_log.to", to, &new.to, ToString::to_string);
+    keys.compare("access_log.format", format, &new.format, |format| {
+        format.map_or("as the log", LogFormat::as_str).to_owned()
+    });
+    keys.compare("access_log.null", null, &new.null, ToString::to_string);
 }
 
 fn pools(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
@@ -216,6 +309,14 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
         balance,
         backends,
         check,
+        source,
+        connections,
+        retries,
+        protocol,
+        http2,
+        tls,
+        proxy,
+        client_source,
     } = old;
     let mut keys = Keys {
         changes,
@@ -235,6 +336,26 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
             if check.is_some() { "on" } else { "none" }.into()
         }),
     }
+    source::changed(&mut keys, source.as_ref(), new.source.as_ref());
+    keys.compare("source", client_source, &new.client_source, |source| {
+        match source {
+            None => "the box",
+            Some(ClientSource { port: false }) => "client",
+            Some(ClientSource { port: true }) => "client-and-port",
+        }
+        .into()
+    });
+    upstream::changed(
+        &mut keys,
+        (connections, &new.connections),
+        (retries, &new.retries),
+    );
+    keys.compare("protocol", protocol, &new.protocol, |protocol| {
+        protocol.as_str().into()
+    });
+    upstream::changed_http2(&mut keys, http2, &new.http2);
+    services::tls::changed_of_pool(&mut keys, tls.as_deref(), new.tls.as_deref());
+    upstream::changed_proxy(&mut keys, proxy.as_ref(), new.proxy.as_ref());
     let before: BTreeMap<_, _> = backends.iter().map(|backend| (&backend.key, backend)).collect();
     let after: BTreeSet<_> = new.backends.iter().map(|backend| &backend.key).collect();
     for gone in backends.iter().filter(|backend| !after.contains(&backend.key)) {
@@ -254,6 +375,15 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
         keys.compare("name", &old.name, &backend.name, |name| name.to_string());
         keys.compare("weight", &old.weight, &backend.weight, ToString::to_string);
         keys.compare("backup", &old.backup, &backend.backup, ToString::to_string);
+        keys.compare(
+            "max_connections",
+            &old.max_connections,
+            &backend.max_connections,
+            |max| upstream::show_max(*max, "the pool's"),
+        );
+        keys.compare("quic_id", &old.quic_id, &backend.quic_id, |id| {
+            id.map_or_else(|| "none".into(), quic::show)
+        });
     }
 }
 
@@ -266,6 +396,7 @@ fn changed_check(keys: &mut Keys<'_>, old: &Check, new: &Check) {
         fall,
         port,
         jitter,
+        proxy,
     } = old;
     keys.compare("check.interval", interval, &new.interval, |d| show_duration(*d));
     keys.compare("check.timeout", timeout, &new.timeout, |d| show_duration(*d));
@@ -274,6 +405,9 @@ fn changed_check(keys: &mut Keys<'_>, old: &Check, new: &Check) {
     keys.compare("check.jitter", jitter, &new.jitter, ToString::to_string);
     keys.compare("check.port", port, &new.port, |port| {
         port.map_or_else(|| "the backend's".into(), |port| port.to_string())
+    });
+    keys.compare("check.proxy_protocol", proxy, &new.proxy, |proxy| {
+        proxy.map_or("off", Version::as_str).into()
     });
     keys.compare("check", kind, &new.kind, show_check);
 }
@@ -296,7 +430,12 @@ fn show_check(kind: &CheckKind) -> String {
         .collect();
     let mut out = format!(
         "{} {} {}",
-        if http.tls.is_some() { "https" } else { "http" },
+        match (&http.tls, http.protocol) {
+            (Some(_), HttpProtocol::Http1) => "https",
+            (Some(_), HttpProtocol::H2c | HttpProtocol::H2) => "https (h2)",
+            (None, HttpProtocol::Http1) => "http",
+            (None, HttpProtocol::H2c | HttpProtocol::H2) => "http (h2c)",
+        },
         http.method,
         http.path
     );
@@ -336,164 +475,9 @@ fn services(changes: &mut Vec<Change>, old: &Plan, new: &Plan) {
         match before.get(&service.name) {
             None => existence(changes, Subject::Service(service.name.clone()), Action::Added),
             Some(old) if *old == service => {}
-            Some(old) => changed_service(changes, old, service),
+            Some(old) => services::changed(changes, old, service),
         }
     }
-}
-
-fn changed_service(changes: &mut Vec<Change>, old: &Service, new: &Service) {
-    let Service {
-        name,
-        listen,
-        pool,
-        mode,
-    } = old;
-    let mut keys = Keys {
-        changes,
-        subject: Subject::Service(name.clone()),
-        needs_restart: false,
-    };
-    keys.compare("listen", listen, &new.listen, |list| {
-        list_or_none(&list.iter().map(show_listen).collect::<Vec<_>>())
-    });
-    keys.compare("pool", pool, &new.pool, ToString::to_string);
-    match (mode, &new.mode) {
-        (Mode::L4(old), Mode::L4(new)) => {
-            keys.compare("forward", &old.forward, &new.forward, |forward| match forward {
-                Forward::Nat => "nat".into(),
-            });
-            keys.compare("ring_size", &old.ring_size, &new.ring_size, ToString::to_string);
-        }
-        (Mode::Tcp(old), Mode::Tcp(new)) => {
-            changed_timeouts(&mut keys, &old.timeouts, &new.timeouts);
-            keys.compare(
-                "limits.connections",
-                &old.connections,
-                &new.connections,
-                ToString::to_string,
-            );
-        }
-        (Mode::Http(old), Mode::Http(new)) => {
-            changed_timeouts(&mut keys, &old.timeouts, &new.timeouts);
-            changed_limits(&mut keys, &old.limits, &new.limits);
-            keys.compare(
-                "trusted_proxies",
-                &old.trusted_proxies,
-                &new.trusted_proxies,
-                |list| list_or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>()),
-            );
-            keys.compare("forwarded", &old.forwarded, &new.forwarded, |forwarded| {
-                match forwarded {
-                    Forwarded::XForwardedFor => "x-forwarded-for",
-                    Forwarded::Rfc7239 => "forwarded",
-                    Forwarded::Both => "both",
-                    Forwarded::Off => "off",
-                }
-                .into()
-            });
-            keys.compare(
-                "request_headers",
-                &old.request_headers,
-                &new.request_headers,
-                |list| show_rules(list),
-            );
-            keys.compare(
-                "response_headers",
-                &old.response_headers,
-                &new.response_headers,
-                |list| show_rules(list),
-            );
-        }
-        (old, new) => keys.compare("mode", old, new, |mode| {
-            match mode {
-                Mode::L4(_) => "l4",
-                Mode::Tcp(_) => "tcp",
-                Mode::Http(_) => "http",
-            }
-            .into()
-        }),
-    }
-}
-
-fn changed_timeouts(keys: &mut Keys<'_>, old: &Timeouts, new: &Timeouts) {
-    let Timeouts {
-        connect,
-        request_head,
-        client,
-        server,
-        keep_alive,
-        queue,
-        tunnel,
-    } = old;
-    for (key, old, new) in [
-        ("timeouts.connect", connect, &new.connect),
-        ("timeouts.request_head", request_head, &new.request_head),
-        ("timeouts.client", client, &new.client),
-        ("timeouts.server", server, &new.server),
-        ("timeouts.keep_alive", keep_alive, &new.keep_alive),
-        ("timeouts.queue", queue, &new.queue),
-        ("timeouts.tunnel", tunnel, &new.tunnel),
-    ] {
-        keys.compare(key, old, new, |d| show_duration(*d));
-    }
-}
-
-fn changed_limits(keys: &mut Keys<'_>, old: &Limits, new: &Limits) {
-    let Limits {
-        head,
-        headers,
-        body,
-        connections,
-    } = old;
-    keys.compare("limits.head", head, &new.head, |n| show_size(u64::from(*n)));
-    keys.compare("limits.headers", headers, &new.headers, ToString::to_string);
-    keys.compare("limits.body", body, &new.body, |body| {
-        body.map_or_else(|| "none".into(), show_size)
-    });
-    keys.compare(
-        "limits.connections",
-        connections,
-        &new.connections,
-        ToString::to_string,
-    );
-}
-
-fn show_listen(listen: &Listen) -> String {
-    let first = std::net::SocketAddr::new(listen.addr, listen.first);
-    let range = if listen.first == listen.last {
-        String::new()
-    } else {
-        format!("-{}", listen.last)
-    };
-    format!("{first}{range}/{}", listen.protocol.as_str())
-}
-
-fn show_rules(rules: &[HeaderRule]) -> String {
-    let template = |parts: &[TemplatePart]| -> String {
-        parts
-            .iter()
-            .map(|part| match part {
-                TemplatePart::Literal(text) => text.replace('{', "{{").replace('}', "}}"),
-                TemplatePart::Variable(variable) => format!("{{{}}}", variable_name(*variable)),
-            })
-            .collect()
-    };
-    let shown: Vec<_> = rules
-        .iter()
-        .map(|rule| match &rule.action {
-            HeaderAction::Set(value) => format!("set {}: {}", rule.name, template(&value.parts)),
-            HeaderAction::Append(value) => format!("append {}: {}", rule.name, template(&value.parts)),
-            HeaderAction::Remove => format!("remove {}", rule.name),
-        })
-        .collect();
-    list_or_none(&shown)
-}
-
-fn variable_name(variable: Variable) -> &'static str {
-    Variable::ALL
-        .iter()
-        .find(|(_, known)| *known == variable)
-        .map_or("", |(name, _)| name)
 }
 
 fn list_or_none(list: &[String]) -> String {

@@ -9,12 +9,17 @@
 //! again.
 #![forbid(unsafe_code)]
 
+mod access;
+pub mod args;
+mod bodies;
 mod check;
 mod cross;
 pub mod diff;
+mod export;
 mod file;
 mod headers;
 pub mod keys;
+mod lists;
 mod net;
 mod node;
 mod pools;
@@ -22,11 +27,15 @@ mod primes;
 mod reader;
 mod report;
 mod services;
+mod spoken;
+mod templates;
+mod tls_files;
 pub mod tunables;
 mod units;
 mod words;
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -35,14 +44,21 @@ use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
 use weir_core::plan::Plan;
 
+pub use bodies::Bodies;
 pub use diff::{Change, diff};
+pub use lists::ListFiles;
 pub use report::{Mistake, Place, Report};
+pub use tls_files::TlsFiles;
 pub use tunables::Tunables;
 
 use crate::{
+    bodies::BodyFile,
     check::CaFile,
+    lists::AskedLists,
     reader::{Cx, Table},
     report::{Draft, place},
+    services::Files,
+    tls_files::{Judged, TlsFile},
 };
 
 /// What a plan takes from the machine that it is made on.
@@ -84,6 +100,15 @@ pub struct Source {
     pub tunables: Tunables,
     /// What is taken from the machine.
     pub facts: Facts,
+    /// The texts of the lists' files.
+    #[serde(default)]
+    pub lists: ListFiles,
+    /// The texts of the files that rules answer with.
+    #[serde(default)]
+    pub bodies: Bodies,
+    /// What of the files of `[services.NAME.tls]` is handed on; among it no private key.
+    #[serde(default)]
+    pub tls: TlsFiles,
 }
 
 impl Source {
@@ -92,7 +117,48 @@ impl Source {
     /// # Errors
     /// All mistakes of the text, in file order.
     pub fn resolve(&self) -> Result<Plan, Report> {
-        parse(&self.name, &self.text, &self.tunables, &self.facts)
+        self.read().finish(self, Vec::new())
+    }
+
+    /// The same with the files of `[services.NAME.tls]` at these paths read anew, and judged as [`load`] does, by their time as
+    /// well: what was served before is served on instead. The text
+    /// and all other files stay as they are.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn with_tls_files_anew(&self, paths: &BTreeSet<PathBuf>) -> Result<Loaded, Report> {
+        let mut source = self.clone();
+        for path in paths {
+            source.tls.forget(path);
+        }
+        let mut resolved = source.read();
+        let mut files = std::mem::take(&mut resolved.tls_files);
+        files.retain(|file| paths.contains(&file.path));
+        let unread: Vec<_> = files
+            .iter()
+            .filter_map(|file| source.tls.read(file).err())
+            .collect();
+        resolved = source.read();
+        let judged = std::mem::take(&mut resolved.judged);
+        if unread.is_empty() {
+            let asked = |judged: &&Judged| files.iter().any(|file| judged.is_at(file.at));
+            let wrong = judged.iter().filter(asked).filter_map(|judged| {
+                let mistake = judged.mistake(&source.tls);
+                mistake.or_else(|| judged.untimely(&source.tls).map(|(_, draft)| draft))
+            });
+            resolved.drafts.extend(wrong);
+        }
+        resolved.drafts.extend(unread);
+        let plan = Arc::new(resolved.finish(&source, Vec::new())?);
+        Ok(Loaded {
+            plan,
+            source,
+            untimely: Vec::new(),
+        })
+    }
+
+    fn read(&self) -> Resolved {
+        resolve(&self.text, &self.tunables, &self.facts, &self.bodies, &self.tls)
     }
 }
 
@@ -103,12 +169,15 @@ pub struct Loaded {
     pub plan: Arc<Plan>,
     /// What it was resolved from.
     pub source: Source,
+    /// Files of certificates whose time has not come or is over, and where they are named. They can be served, and that clients
+    /// refuse them is no reason to serve nothing: whoever starts with them says so loudly.
+    pub untimely: Vec<(PathBuf, Mistake)>,
 }
 
 /// Reads weir.toml, and `tunables.d/*.conf` beside it, and resolves them.
 ///
 /// # Errors
-/// All mistakes of all files; among them certificates that can't be read.
+/// All mistakes of all files; among them certificates that can't be read, but not those whose time is over.
 pub fn load(path: &Path) -> Result<Loaded, Report> {
     let directory = path.parent().unwrap_or_else(|| Path::new(""));
     let mut tunables = Tunables::default();
@@ -120,38 +189,136 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
             return Err(Report::new(mistakes));
         }
     };
-    let source = Source {
+    let mut source = Source {
         name: path.to_string_lossy().into_owned(),
         text,
         tunables,
         facts: Facts::of_this_machine(),
+        lists: ListFiles::default(),
+        bodies: Bodies::default(),
+        tls: TlsFiles::default(),
     };
-    let (plan, mut drafts, ca_files) = resolve(&source.text, &source.tunables, &source.facts);
-    drafts.extend(ca_files.iter().filter_map(unreadable));
-    mistakes.extend(place(&source.name.as_str().into(), &source.text, drafts));
-    match plan {
-        Some(plan) if mistakes.is_empty() => Ok(Loaded {
-            plan: Arc::new(plan),
-            source,
-        }),
-        Some(_) | None => Err(Report::new(mistakes)),
+    let mut resolved = source.read();
+    let mut untimely = Vec::new();
+    if !resolved.body_files.is_empty() || !resolved.tls_files.is_empty() {
+        let bodies = resolved.body_files.iter();
+        let mut unread: Vec<_> = bodies.filter_map(|file| source.bodies.read(file).err()).collect();
+        let files = resolved.tls_files.iter();
+        unread.extend(files.filter_map(|file| source.tls.read(file).err()));
+        resolved = source.read();
+        let judge = |judged: &Judged| judged.mistake(&source.tls);
+        let read = |judged: &&Judged| !unread.iter().any(|draft| judged.is_at(draft.at));
+        let wrong: Vec<_> = resolved.judged.iter().filter(read).filter_map(judge).collect();
+        resolved.drafts.extend(unread);
+        resolved.drafts.extend(wrong);
+        let name: Arc<str> = source.name.as_str().into();
+        for judged in &resolved.judged {
+            let Some((path, draft)) = judged.untimely(&source.tls) else {
+                continue;
+            };
+            let placed = place(&name, &source.text, vec![draft]);
+            untimely.extend(placed.into_iter().map(|mistake| (path.clone(), mistake)));
+        }
     }
+    resolved
+        .drafts
+        .extend(resolved.ca_files.iter().filter_map(unreadable));
+    mistakes.extend(read_lists(&mut resolved, &mut source.lists));
+    let plan = resolved.finish(&source, mistakes)?;
+    Ok(Loaded {
+        plan: Arc::new(plan),
+        source,
+        untimely,
+    })
 }
 
-/// Resolves a text. Pure: equal arguments give an equal plan.
+/// Reads the files that `[lists]` names. What is wrong with a file as a text is returned; one that can't be opened is
+/// the mistake of the key that names it.
+fn read_lists(resolved: &mut Resolved, files: &mut ListFiles) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    for kind in lists::Kind::BOTH {
+        let Some(file) = resolved.lists.file(kind) else {
+            continue;
+        };
+        match file::read_text(&file.path) {
+            Ok(text) => files.set(kind, text),
+            Err(mistake) if mistake.place.is_some() => mistakes.push(*mistake),
+            Err(mistake) => resolved.drafts.push(Draft {
+                at: file.at,
+                what: format!(
+                    "lists.{} names {}, which {}",
+                    kind.file_key(),
+                    words::plain(&file.path.to_string_lossy()),
+                    mistake.what
+                ),
+                mend: "name a file of networks that weir may read, an empty one if there are none".into(),
+            }),
+        }
+    }
+    mistakes
+}
+
+/// Resolves a text. Pure: equal arguments give an equal plan. Files that the text names are not looked at: the lists are
+/// what stands in the text itself.
 ///
 /// # Errors
 /// All mistakes, in file order; of a text that is no TOML, the first.
 pub fn parse(name: &str, text: &str, tunables: &Tunables, facts: &Facts) -> Result<Plan, Report> {
-    let (plan, drafts, _) = resolve(text, tunables, facts);
-    plan.ok_or_else(|| Report::new(place(&name.into(), text, drafts)))
+    let source = Source {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        tunables: tunables.clone(),
+        facts: facts.clone(),
+        lists: ListFiles::default(),
+        bodies: Bodies::default(),
+        tls: TlsFiles::default(),
+    };
+    source.resolve()
 }
 
-/// The plan if there is no mistake, else the mistakes; and the files that the plan names.
-fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec<Draft>, Vec<CaFile>) {
+/// What a text says, before the files that it names are looked at.
+struct Resolved {
+    /// None if there is a mistake.
+    plan: Option<Plan>,
+    drafts: Vec<Draft>,
+    ca_files: Vec<CaFile>,
+    body_files: Vec<BodyFile>,
+    tls_files: Vec<TlsFile>,
+    judged: Vec<Judged>,
+    lists: AskedLists,
+}
+
+impl Resolved {
+    /// Completes the plan with the lists. `mistakes` are those found in other files.
+    fn finish(mut self, source: &Source, mut mistakes: Vec<Mistake>) -> Result<Plan, Report> {
+        let room = source.tunables.values().l4_lists_entries;
+        let merged = lists::merge(&self.lists, &source.lists, &source.text, room);
+        self.drafts.extend(merged.drafts);
+        let name = source.name.as_str().into();
+        mistakes.extend(place(&name, &source.text, self.drafts));
+        mistakes.extend(merged.mistakes);
+        match self.plan {
+            Some(plan) if mistakes.is_empty() => Ok(Plan {
+                lists: merged.lists,
+                ..plan
+            }),
+            Some(_) | None => Err(Report::new(mistakes)),
+        }
+    }
+}
+
+fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls: &TlsFiles) -> Resolved {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return (None, syntax(text, &errors), Vec::new());
+        return Resolved {
+            plan: None,
+            drafts: syntax(text, &errors),
+            ca_files: Vec::new(),
+            body_files: Vec::new(),
+            tls_files: Vec::new(),
+            judged: Vec::new(),
+            lists: AskedLists::default(),
+        };
     }
     let defaults = tunables.values();
     let mut cx = Cx::new(text);
@@ -159,28 +326,71 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts) -> (Option<Plan>, Vec
     let document = Table::document(&mut cx, document.get_ref());
     let node = node::read_node(&mut cx, &document, facts);
     let admin = node::read_admin(&mut cx, &document, facts);
-    let pools = pools::read_pools(&mut cx, &document, defaults, &mut ca_files);
-    let services = services::read_services(&mut cx, &document, defaults);
-    cross::check(&mut cx, &node, &admin, &pools, &services);
+    let access_log = access::read_access_log(&mut cx, &document);
+    let lists = lists::read(&mut cx, &document);
+    let export = export::read(&mut cx, &document);
+    let mut files = Files::new(bodies, tls);
+    let mut pools = pools::read_pools(&mut cx, &document, defaults, &mut ca_files, &mut files);
+    let (services, services_complete) = services::read_services(&mut cx, &document, defaults, &mut files);
+    pools::original::add(&mut cx, &mut pools, &services, defaults);
+    let Files {
+        named: body_files,
+        tls_named: tls_files,
+        judged,
+        ..
+    } = files;
+    let asked = cross::Asked {
+        node: &node,
+        admin: &admin,
+        lists: &lists,
+        pools: &pools,
+        services: &services,
+        services_complete,
+        tunables: defaults,
+    };
+    let sources = cross::check(&mut cx, &asked);
     let drafts = cx.into_drafts();
     if !drafts.is_empty() {
-        return (None, drafts, ca_files);
+        return Resolved {
+            plan: None,
+            drafts,
+            ca_files,
+            body_files,
+            tls_files,
+            judged,
+            lists,
+        };
+    }
+    let quic_len = pools.quic_lengths();
+    for (asked, source) in pools.pools.iter_mut().zip(sources) {
+        asked.pool.source = source;
     }
     let services: Option<Vec<_>> = services
         .into_iter()
-        .map(|asked| asked.resolve().map(Arc::new))
+        .map(|asked| asked.resolve(&quic_len).map(Arc::new))
         .collect();
     let plan = services.map(|services| Plan {
         node: node.node,
         admin: admin.admin,
+        access_log,
         pools: pools
             .pools
             .into_iter()
             .map(|asked| Arc::new(asked.pool))
             .collect(),
         services,
+        lists: weir_core::plan::Lists::default(),
+        export,
     });
-    (plan, drafts, ca_files)
+    Resolved {
+        plan,
+        drafts,
+        ca_files,
+        body_files,
+        tls_files,
+        judged,
+        lists,
+    }
 }
 
 /// What is no TOML. Every key that stands twice is told, and of the rest the first: what follows it is guesswork.

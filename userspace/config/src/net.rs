@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use weir_core::{
-    ids::Protocol,
+    ids::{Protocol, Scope},
     plan::{IpNet, Listen},
 };
 
@@ -21,8 +21,96 @@ pub(crate) fn parse_socket(text: &str) -> Result<SocketAddr, Trouble> {
     Ok(SocketAddr::new(addr, parse_port(port)?))
 }
 
-/// A listener: an address and port or range of ports, and `/tcp` (which may be left out) or `/udp`.
-pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
+/// A backend's address: as [`parse_socket`], or with `*` for the port that the client addressed, which is then 0.
+pub(crate) fn parse_backend(text: &str) -> Result<SocketAddr, Trouble> {
+    let (addr, port) = split_port(text, "write the address before the colon, as in 10.0.0.11:80")?;
+    let port = if port == "*" { 0 } else { parse_port(port)? };
+    Ok(SocketAddr::new(addr, port))
+}
+
+/// A range of ports, `FIRST-LAST`, or one port.
+pub(crate) fn parse_ports(text: &str) -> Result<(u16, u16), Trouble> {
+    let (first, last) = match text.split_once('-') {
+        None => {
+            let port = parse_port(text)?;
+            (port, port)
+        }
+        Some((first, last)) => (parse_port(first)?, parse_port(last)?),
+    };
+    if first > last {
+        return Err(Trouble::new(
+            format!("is turned round ({first}-{last})"),
+            format!("write {last}-{first}"),
+        ));
+    }
+    Ok((first, last))
+}
+
+/// What a listen entry begins with that is for addresses which are not on the box.
+const TRANSPARENT: &str = "transparent:";
+
+/// A listen entry: an address and port, range of ports or `*` for every port, and `/tcp` (which may be left out) or `/udp`.
+/// Or `transparent:`, then a network and ports; without a network it is one listener of each family.
+pub(crate) fn parse_listen(text: &str) -> Result<Vec<Listen>, Trouble> {
+    match text.strip_prefix(TRANSPARENT) {
+        Some(rest) => parse_transparent(rest),
+        None => Ok(vec![parse_bound(text)?]),
+    }
+}
+
+/// What stands behind `transparent:`.
+fn parse_transparent(rest: &str) -> Result<Vec<Listen>, Trouble> {
+    if let Some(rest) = rest.strip_suffix("/udp") {
+        return Err(Trouble::new(
+            "is transparent and UDP, and only TCP is taken in",
+            format!("write {TRANSPARENT}{}", plain(rest)),
+        ));
+    }
+    let rest = rest.strip_suffix("/tcp").unwrap_or(rest);
+    let (networks, ports) = match (rest.strip_prefix('['), rest.rsplit_once(':')) {
+        (Some(inner), Some((_, ports))) => {
+            let network = inner
+                .strip_suffix(ports)
+                .and_then(|inner| inner.strip_suffix(':'))
+                .and_then(|inner| inner.split_once(']'))
+                .map(|(host, prefix)| format!("{host}{prefix}"));
+            let network = network.ok_or_else(no_network)?;
+            (vec![parse_network(&network)?], ports)
+        }
+        (None, Some((network, ports))) if !network.contains(':') => (vec![parse_network(network)?], ports),
+        (None, None) => {
+            let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+            let networks = everywhere.into_iter().filter_map(|addr| IpNet::new(addr, 0));
+            (networks.collect(), rest)
+        }
+        (Some(_), None) | (None, Some(_)) => return Err(no_network()),
+    };
+    let (first, last) = match ports {
+        "*" => (1, u16::MAX),
+        "" => {
+            let mend = "write transparent:80 for port 80, transparent:* for every port";
+            return Err(Trouble::new("is transparent, without a port", mend));
+        }
+        _ => parse_ports(ports)?,
+    };
+    let listen = |network: IpNet| Listen {
+        addr: network.addr(),
+        first,
+        last,
+        protocol: Protocol::Tcp,
+        scope: Scope::Network(network.prefix()),
+    };
+    Ok(networks.into_iter().map(listen).collect())
+}
+
+fn no_network() -> Trouble {
+    Trouble::new(
+        "is transparent, but not of networks and ports that can be told apart",
+        "write transparent:80, transparent:203.0.113.0/24:80 or transparent:[2001:db8::]/32:80",
+    )
+}
+
+fn parse_bound(text: &str) -> Result<Listen, Trouble> {
     let (rest, protocol) = match text.rsplit_once('/') {
         None => (text, Protocol::Tcp),
         Some((rest, "tcp")) => (rest, Protocol::Tcp),
@@ -38,6 +126,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
         "write 0.0.0.0 before the colon for every IPv4 address of the box, [::] for every IPv6 address";
     let (addr, ports) = split_port(rest, every)?;
     let (first, last) = match ports.split_once('-') {
+        None if ports == "*" => (0, 0),
         None => {
             let port = parse_port(ports)?;
             (port, port)
@@ -57,6 +146,7 @@ pub(crate) fn parse_listen(text: &str) -> Result<Listen, Trouble> {
         first,
         last,
         protocol,
+        scope: Scope::Address,
     })
 }
 

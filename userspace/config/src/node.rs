@@ -4,11 +4,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use weir_core::plan::{Admin, Node, XdpMode};
+use weir_core::plan::{Admin, IpNet, Node, Tunnel, XdpMode};
 
 use crate::{
     Facts, keys,
-    net::{parse_socket, unusable},
+    net::{parse_network, parse_socket, unusable},
     reader::{Cx, Table, Value},
     words::quoted,
 };
@@ -41,6 +41,8 @@ pub(crate) struct AskedNode {
     pub(crate) xdp: Option<XdpMode>,
     /// Whether `interfaces` names one, or is wrong itself.
     pub(crate) has_interfaces: bool,
+    /// Whether `tunnel` is as it was meant.
+    pub(crate) tunnel_read: bool,
     /// Where `xdp` stands, or the section, or the file's beginning.
     pub(crate) at: usize,
 }
@@ -91,7 +93,10 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     });
     let pins = get("pins").and_then(|value| read_path(cx, &value));
     let hash_key = get("hash_key").and_then(|value| read_hash_key(cx, &value));
+    let tunnel = get("tunnel").and_then(|value| read_tunnel(cx, &value));
+    let tunnel_read = get("tunnel").is_none() || tunnel.is_some();
     AskedNode {
+        tunnel_read,
         xdp,
         has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty())
             || section.as_ref().is_some_and(|s| s.meant("interfaces")),
@@ -107,6 +112,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
             user: user.unwrap_or_else(|| DEFAULT_USER.into()),
             pins: pins.unwrap_or_else(|| DEFAULT_PINS.into()),
             hash_key,
+            tunnel: tunnel.unwrap_or_default(),
         },
     }
 }
@@ -323,6 +329,65 @@ fn read_http(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
         Err(trouble) => value.trouble(cx, trouble),
     }
     None
+}
+
+/// None if anything of it is wrong.
+fn read_tunnel(cx: &mut Cx, value: &Value<'_>) -> Option<Tunnel> {
+    let table = value.table(cx, &keys::TUNNEL)?;
+    let default = Tunnel::default();
+    let mut network = |key, default: IpNet| match table.get(key) {
+        None => Some(default),
+        Some(value) => read_tunnel_network(cx, &value, default),
+    };
+    let source_v4 = network("source_v4", default.source_v4);
+    let source_v6 = network("source_v6", default.source_v6);
+    Some(Tunnel {
+        source_v4: source_v4?,
+        source_v6: source_v6?,
+    })
+}
+
+/// A network of the default's family that outer source addresses can be taken from.
+fn read_tunnel_network(cx: &mut Cx, value: &Value<'_>, default: IpNet) -> Option<IpNet> {
+    let network = match parse_network(value.string(cx)?) {
+        Ok(network) => network,
+        Err(trouble) => {
+            value.trouble(cx, trouble);
+            return None;
+        }
+    };
+    let v4 = default.addr().is_ipv4();
+    let (family, longest) = if v4 { ("IPv4", 31) } else { ("IPv6", 127) };
+    if network.addr().is_ipv4() != v4 {
+        value.mistake(
+            cx,
+            format!("is {network}, which is not {family}"),
+            format!("write an {family} network, as in {default}"),
+        );
+        return None;
+    }
+    if !(8..=longest).contains(&network.prefix()) {
+        value.mistake(
+            cx,
+            format!("is {network}, whose prefix is not from 8 to {longest}"),
+            format!("leave the flow's hash some bits behind the prefix, as in {default}"),
+        );
+        return None;
+    }
+    let why = match network.addr() {
+        addr if addr.is_loopback() => Some("is loopback"),
+        addr if addr.is_unspecified() => Some("is reserved"),
+        addr => unusable(addr),
+    };
+    if let Some(why) = why {
+        value.mistake(
+            cx,
+            format!("is {network}, which {why}"),
+            format!("write a network that backends take packets from, as in {default}"),
+        );
+        return None;
+    }
+    Some(network)
 }
 
 fn read_hash_key(cx: &mut Cx, value: &Value<'_>) -> Option<[u64; 2]> {

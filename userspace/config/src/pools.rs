@@ -1,7 +1,16 @@
 //! `[pools.NAME]`: backends and how one is chosen.
 //!
-//! Owns the keys, ranges and defaults of pools and backends. The check is `check.rs`; what ties pools to services is
-//! `cross.rs`.
+//! Owns the keys, ranges and defaults of pools and backends. The check is `check.rs`, `source`, `tls` and `quic_id` have their
+//! own files; what ties pools to services is `cross.rs`.
+
+mod client;
+pub(crate) mod http2;
+pub(crate) mod original;
+pub(crate) mod proxy;
+pub(crate) mod quic;
+pub(crate) mod source;
+pub(crate) mod tls;
+pub(crate) mod upstream;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -10,15 +19,17 @@ use std::{
 };
 
 use weir_core::{
-    ids::{BackendKey, PoolName},
+    ids::{BackendKey, PoolName, Shown},
     plan::{Backend, Balance, Pool},
 };
 
 use crate::{
     check::{self, CaFile},
     keys,
-    net::{parse_socket, unusable},
+    net::{parse_backend, unusable},
+    pools::source::AskedSource,
     reader::{Cx, Table, Value},
+    services::Files,
     tunables::Values,
     words::{plain, quoted},
 };
@@ -49,6 +60,16 @@ pub(crate) struct AskedPool {
     pub(crate) backends_at: Vec<usize>,
     /// Whether all backends could be read: only then anything is concluded from them.
     pub(crate) complete: bool,
+    /// `source`. `pool.source` follows once it is known who uses the pool.
+    pub(crate) source: Option<AskedSource>,
+    /// Whether `source` is written, be it wrong.
+    pub(crate) has_source: bool,
+    /// Where `source` stands, if it is the client.
+    pub(crate) client_at: Option<usize>,
+    /// Keys that concern the relay alone, and where they stand.
+    pub(crate) relay_keys: Vec<(String, usize)>,
+    /// Where `connections.idle_min` stands.
+    pub(crate) idle_min_at: Option<usize>,
 }
 
 /// All pools of a file.
@@ -62,12 +83,24 @@ pub(crate) struct AskedPools {
     pub(crate) complete: bool,
 }
 
-/// All pools, and the files of certificates that their checks name.
+impl AskedPools {
+    /// Bytes of the QUIC server ids of each pool whose backends have them.
+    pub(crate) fn quic_lengths(&self) -> BTreeMap<String, u8> {
+        let len = |asked: &AskedPool| Some(asked.pool.backends.first()?.quic_id?.len);
+        let pools = self.pools.iter();
+        pools
+            .filter_map(|asked| Some((asked.pool.name.as_str().to_owned(), len(asked)?)))
+            .collect()
+    }
+}
+
+/// All pools, the files of certificates that their checks name, and those that TLS with them does.
 pub(crate) fn read_pools(
     cx: &mut Cx,
     document: &Table<'_>,
     defaults: &Values,
-    files: &mut Vec<CaFile>,
+    ca_files: &mut Vec<CaFile>,
+    files: &mut Files<'_>,
 ) -> AskedPools {
     let mut asked = AskedPools {
         pools: Vec::new(),
@@ -88,6 +121,7 @@ pub(crate) fn read_pools(
             good.as_ref().unwrap_or_else(|shown| shown),
             &value,
             defaults,
+            ca_files,
             files,
         );
         match (good, pool) {
@@ -127,7 +161,8 @@ fn read_pool(
     name: &str,
     value: &Value<'_>,
     defaults: &Values,
-    files: &mut Vec<CaFile>,
+    ca_files: &mut Vec<CaFile>,
+    files: &mut Files<'_>,
 ) -> Option<AskedPool> {
     let table = value.table(cx, &keys::POOL)?;
     let name = PoolName::new(name);
@@ -138,16 +173,54 @@ fn read_pool(
         ];
         value.choice(cx, &words, &LATER_BALANCE)
     });
+    let (connections, retries) = upstream::read(cx, &table, defaults);
+    let idle_min = table.get("connections").and_then(|value| value.peek("idle_min"));
+    let tls = tls::read(cx, &table, files);
+    let (protocol, http2) = http2::read(cx, &table);
+    let proxy = proxy::read(cx, &table, protocol);
+    let word = table.get("source").filter(|value| value.as_string().is_some());
+    let client_source = { word.as_ref() }.and_then(|value| client::read(cx, &table, value, protocol));
+    let word = word.filter(|_| client_source.is_some());
+    let sections = [
+        "connections",
+        "retries",
+        "protocol",
+        "http2",
+        "tls",
+        "proxy_protocol",
+        "proxy_tlvs",
+    ]
+    .into_iter()
+    .filter_map(|key| table.get(key));
     let mut asked = AskedPool {
         pool: Pool {
             name: name.clone(),
             balance: balance.unwrap_or(Balance::RoundRobin),
             backends: Vec::new(),
             check: None,
+            source: None,
+            connections,
+            retries,
+            protocol,
+            http2,
+            tls: tls.map(Box::new),
+            proxy,
+            client_source,
         },
         backends_at: Vec::new(),
         complete: false,
+        source: None,
+        has_source: word.is_none() && (table.get("source").is_some() || table.meant("source")),
+        client_at: word.as_ref().map(|value| value.at),
+        relay_keys: { sections.chain(word) }
+            .map(|value| (value.path, value.key_at))
+            .collect(),
+        idle_min_at: idle_min.map(|value| value.at),
     };
+    if asked.pool.is_original_destination() {
+        original::complete(cx, &table, &mut asked);
+        return Some(asked);
+    }
     let mend = "write backends = [{ address = \"10.0.0.11:8080\" }]";
     if let Some(value) = table.require(cx, "backends", mend)
         && let Some(items) = value.array(cx)
@@ -158,11 +231,22 @@ fn read_pool(
         read_backends(cx, &name, items, &mut asked);
         if asked.complete {
             check_weights(cx, &value, &asked.pool.backends);
+            quic::check(cx, &asked);
         }
     }
+    let addresses = asked.pool.backends.iter().map(|b| b.key.address);
+    let portless = { addresses }.find(|address| address.port() == 0);
+    let of_pool = check::OfPool {
+        protocol,
+        proxy,
+        tls: asked.pool.tls.clone(),
+    };
     asked.pool.check = table
         .get("check")
-        .and_then(|value| check::read(cx, &value, defaults, files));
+        .and_then(|value| check::read(cx, &value, defaults, ca_files, portless, &of_pool));
+    asked.source = { table.get("source") }
+        .filter(|value| value.as_string().is_none())
+        .and_then(|value| source::read(cx, &value));
     Some(asked)
 }
 
@@ -171,6 +255,9 @@ fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mu
     let mut names: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     asked.complete = !items.is_empty();
     for item in items {
+        if let Some(value) = item.peek("max_connections") {
+            asked.relay_keys.push((value.path, value.key_at));
+        }
         let Some((backend, at, name_at)) = read_backend(cx, pool, &item) else {
             asked.complete = false;
             continue;
@@ -186,7 +273,7 @@ fn read_backends(cx: &mut Cx, pool: &PoolName, items: Vec<Value<'_>>, asked: &mu
                     at,
                     format!(
                         "{} is in pool `{pool}` twice (first in line {line})",
-                        backend.key.address
+                        Shown(backend.key.address)
                     ),
                     "remove one; a larger share of traffic is `weight`",
                 );
@@ -247,6 +334,9 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         None => Some(false),
         Some(value) => value.boolean(cx),
     };
+    let max_connections = table
+        .get("max_connections")
+        .map(|value| value.integer(cx, 1..=upstream::MAX_CONNECTIONS));
     let name_value = table.get("name");
     let name = name_value.as_ref().map(|value| {
         let name = value.string(cx)?;
@@ -268,9 +358,10 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
         return None;
     };
     let address = read_address(cx, &value)?;
+    let quic_id = table.get("quic_id").map(|value| quic::read(cx, &value));
     let name_at = name_value.map_or(value.at, |value| value.at);
     let name: Arc<str> = match name {
-        None => address.to_string().into(),
+        None => Shown(address).to_string().into(),
         Some(name) => name?.into(),
     };
     let key = BackendKey {
@@ -283,6 +374,14 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
             name,
             weight: weight?,
             backup: backup?,
+            max_connections: match max_connections {
+                None => None,
+                Some(max) => Some(max?),
+            },
+            quic_id: match quic_id {
+                None => None,
+                Some(id) => Some(id?),
+            },
         },
         value.at,
         name_at,
@@ -291,7 +390,7 @@ fn read_backend(cx: &mut Cx, pool: &PoolName, item: &Value<'_>) -> Option<(Backe
 
 fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
     let text = value.string(cx)?;
-    let address = match parse_socket(text) {
+    let address = match parse_backend(text) {
         Ok(address) => address,
         Err(trouble) => {
             value.trouble(cx, trouble);
@@ -309,7 +408,7 @@ fn read_address(cx: &mut Cx, value: &Value<'_>) -> Option<SocketAddr> {
     if let Some(why) = unusable(address.ip()) {
         let mend = match address.ip().to_canonical() {
             canonical if canonical != address.ip() => {
-                format!("write {}", SocketAddr::new(canonical, address.port()))
+                format!("write {}", Shown(SocketAddr::new(canonical, address.port())))
             }
             _ => "write the backend's own, global address".into(),
         };

@@ -21,6 +21,10 @@ pub(crate) struct Cx {
     drafts: Vec<Draft>,
     lines: Lines,
     guesser: Guesser,
+    /// Whether the service that is being read ends TLS.
+    pub(crate) ends_tls: bool,
+    /// Whether it asks its clients for certificates.
+    pub(crate) asks_clients: bool,
 }
 
 impl Cx {
@@ -29,6 +33,8 @@ impl Cx {
             drafts: Vec::new(),
             lines: Lines::of(text),
             guesser: Guesser::new(),
+            ends_tls: false,
+            asks_clients: false,
         }
     }
 
@@ -186,7 +192,14 @@ impl<'d> Table<'d> {
             } else {
                 "key"
             };
-            let mend = match cx.guess(name, section.keys.iter().copied()) {
+            // What is no table is no slip for a section: all that stands at the top are sections.
+            let outside = self.path.is_empty() && noun == "key";
+            let elsewhere = keys::elsewhere(section, name).filter(|_| outside);
+            let guess = match elsewhere {
+                Some(_) => None,
+                None => cx.guess(name, section.keys.iter().copied()),
+            };
+            let mend = match guess {
                 Some(near) => {
                     self.meant.push(near);
                     format!("did you mean `{near}`?")
@@ -263,8 +276,24 @@ impl<'d> Value<'d> {
         self.value.as_str()
     }
 
+    /// A key of a table, for those that look only where it stands. None if this is no table, or has no such key.
+    pub(crate) fn peek(&self, key: &str) -> Option<Self> {
+        let table = Table {
+            path: self.path.clone(),
+            at: self.at,
+            table: self.value.as_table()?,
+            meant: Vec::new(),
+        };
+        table.get(key)
+    }
+
     pub(crate) fn is_table(&self) -> bool {
         self.value.is_table()
+    }
+
+    /// How many elements it has; None if it is no array.
+    pub(crate) fn elements(&self) -> Option<usize> {
+        Some(self.value.as_array()?.len())
     }
 
     pub(crate) fn boolean(&self, cx: &mut Cx) -> Option<bool> {

@@ -32,6 +32,13 @@ pub struct Place {
     pub column: usize,
 }
 
+impl From<Vec<Mistake>> for Report {
+    /// Of at least one mistake.
+    fn from(mistakes: Vec<Mistake>) -> Self {
+        Self::new(mistakes)
+    }
+}
+
 impl Report {
     /// The mistakes, in file order.
     pub fn mistakes(&self) -> &[Mistake] {

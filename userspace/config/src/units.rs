@@ -14,6 +14,11 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
+    /// Both in one line, for the command line.
+    pub(crate) fn line(&self) -> String {
+        format!("{}: {}", self.what, self.mend)
+    }
+
     pub(crate) fn new(what: impl Into<String>, mend: impl Into<String>) -> Self {
         Self {
             what: what.into(),

@@ -42,6 +42,23 @@ fn equal_plans_have_no_changes() {
 }
 
 #[test]
+fn protocols() {
+    check(
+        "[pools.web.check]\ntype = \"http\"\n",
+        "protocol = \"h2c\"\n[pools.web.http2]\nstreams = 10\nwindow = \"1MiB\"\nping = \"0s\"\nping_timeout = \"1s\"\n\
+         [pools.web.check]\ntype = \"http\"\n",
+        &[
+            "pool web: check: http GET /a status 200-299,300-399 → http (h2c) GET /a status 200-299,300-399",
+            "pool web: protocol: http/1.1 → h2c",
+            "pool web: http2.streams: 100 → 10",
+            "pool web: http2.window: 256KiB → 1MiB",
+            "pool web: http2.ping: 30s → never",
+            "pool web: http2.ping_timeout: 10s → 1s",
+        ],
+    );
+}
+
+#[test]
 fn pools_and_backends() {
     check(
         "{ address = \"10.0.0.12:80\" }",
@@ -138,26 +155,217 @@ fn services() {
     );
     check(
         "request_headers = [{ set = \"X-A\", value = \"{{{node.name}\" }]",
-        "response_headers = [{ remove = \"X-B\" }, { append = \"X-C\", value = \"c\" }]\ntrusted_proxies = [\"10.0.0.0/8\"]\nforwarded = \"off\"",
+        "response_headers = [{ remove = \"X-B\" }, { append = \"X-C\", value = \"c\" }]\ntrusted_proxies = [\"10.0.0.0/8\"]\nforwarded = \"off\"\nvia = \"off\"\nallow_trace = true\nallow_connect = true\nloop_limit = \"off\"\nwebsocket = { strict = true, protocols = [\"a\", \"b\"] }",
         &[
             "service www: trusted_proxies: none → 10.0.0.0/8",
             "service www: forwarded: x-forwarded-for → off",
+            "service www: via: requests → off",
+            "service www: allow_trace: false → true",
+            "service www: allow_connect: false → true",
+            "service www: loop_limit: 4 → off",
+            "service www: websocket.strict: false → true",
+            "service www: websocket.protocols: any → a, b",
             "service www: request_headers: set X-A: {{{node.name} → none",
             "service www: response_headers: none → remove X-B, append X-C: c",
         ],
     );
     check(
+        "request_headers = [{ set = \"X-A\", value = \"{{{node.name}\" }]",
+        "request_headers = [{ replace = \"X-A\", find = \"a\", value = \"{request.header.B} c\" }]\n\
+         forwarded_fields = [\"x-real-ip\"]\nvia = \"both\"\nrequest_id = \"X-Id\"\n\
+         rewrite = { strip_prefix = \"/a\", add_prefix = \"/b\", query = \"\", host = \"backend\" }\n\
+         rules = [{ match = { method = \"GET\", path_prefix = \"/c\" }, respond = { body = \"hi\" } }, { redirect = { to = \"https://a{request.target}\" } }]",
+        &[
+            "service www: forwarded_fields: none → x-real-ip",
+            "service www: via: requests → both",
+            "service www: request_id: off → X-Id",
+            "service www: rewrite: none → strip /a, add /b, query \"\", host of the backend",
+            "service www: rules: none → GET /c… → 200 \"hi\" of 2 bytes, all → 307 to https://a{request.target}",
+            "service www: request_headers: set X-A: {{{node.name} → replace \"a\" in X-A by \"{request.header.B} c\"",
+        ],
+    );
+    check(
+        "request_headers = [{ set = \"X-A\", value = \"{{{node.name}\" }]",
+        "request_headers = [{ set = \"X-A\", value = \"{{{node.name}\" }]\n\
+         rules = [{ match = { header = [{ name = \"X-A\", prefix = [\"1\", \"2\"] }, { name = \"X-B\", value = \"c\" }, { name = \"X-C\" }] }, pool = \"web\", rewrite = { add_prefix = \"/v2\" } }]",
+        &["service www: rules: none → X-A: 1…|2… X-B: c X-C: … → pool web, rewrite add /v2"],
+    );
+    check(
         "[services.www.limits]\nbody = \"1MiB\"",
-        "[services.www.limits]\nhead = \"1KiB\"\nheaders = 5\nconnections = 6\n[services.www.timeouts]\nconnect = \"2s\"\ntunnel = \"1m\"",
+        "[services.www.limits]\nhead = \"1KiB\"\nheaders = 5\nbody_rate = \"1KiB\"\nconnections = 6\n[services.www.timeouts]\nconnect = \"2s\"\ntunnel = \"1m\"",
         &[
             "service www: timeouts.connect: 1s → 2s",
             "service www: timeouts.tunnel: 1h → 1m",
             "service www: limits.head: 64KiB → 1KiB",
             "service www: limits.headers: 128 → 5",
             "service www: limits.body: 1MiB → none",
+            "service www: limits.body_rate: 500B → 1KiB",
             "service www: limits.connections: 10000 → 6",
         ],
     );
+    check(
+        "[services.www.limits]\nbody = \"1MiB\"",
+        "[services.www.limits]\nbody = \"1MiB\"\n[services.www.http2]\nenabled = false\nupgrade = false\nstreams = 5\nwindow = \"128KiB\"\nconnection_window = \"2MiB\"\noffences = 10",
+        &[
+            "service www: http2.enabled: true → false",
+            "service www: http2.upgrade: true → false",
+            "service www: http2.streams: 100 → 5",
+            "service www: http2.window: 64KiB → 128KiB",
+            "service www: http2.connection_window: 6400KiB → 2MiB",
+            "service www: http2.offences: 500 → 10",
+        ],
+    );
+}
+
+#[test]
+fn forwarding() {
+    check(
+        "mode = \"l4\"",
+        "mode = \"l4\"\nhash = \"source-network\"\nhash_prefix_v4 = 16\non_backend_down = \"reset\"\nring_size = 257",
+        &[
+            "service dns: hash: flow → source-network /16 and /56",
+            "service dns: on_backend_down: remap → reset",
+            "service dns: ring_size: 65537 → 257",
+        ],
+    );
+    check(
+        "listen = [\"192.0.2.10:53/udp\"]\nmode = \"l4\"\npool = \"web\"\n",
+        "listen = [\"192.0.2.12:*\"]\nmode = \"l4\"\nmss = 1220\nhash = \"source\"\nforward = \"dsr\"\npool = \"kept\"\n\
+         [pools.kept]\nbackends = [{ address = \"10.0.0.31:*\" }]\n",
+        &[
+            "pool kept added",
+            "service dns: listen: 192.0.2.10:53/udp → 192.0.2.12:*/tcp",
+            "service dns: pool: web → kept",
+            "service dns: forward: nat → dsr",
+            "service dns: hash: flow → source",
+            "service dns: mss: by the MTU → 1220",
+        ],
+    );
+}
+
+#[test]
+fn sources_and_ids() {
+    let full = |addresses: &str, ports: &str, id: &str| {
+        BASE.replace(
+            "[pools.old]\n",
+            &format!("[pools.old]\nsource = {{ addresses = [{addresses}], ports = \"{ports}\" }}\n"),
+        )
+        .replace(
+            "\"10.0.0.21:80\" }",
+            &format!("\"10.0.0.21:80\", quic_id = \"{id}\" }}"),
+        )
+        .replace(
+            "mode = \"l4\"\npool = \"web\"",
+            "mode = \"l4\"\nforward = \"full-nat\"\nhash = \"quic\"\npool = \"old\"",
+        )
+    };
+    let lines = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&plan(old), &plan(new));
+        assert!(changes.iter().all(|change| !change.needs_restart()));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    let old = full("\"10.0.0.5\"", "1024-32767", "0a");
+    assert_eq!(
+        lines(BASE, &old),
+        [
+            "pool old: source: none → on",
+            "backend old/10.0.0.21:80: quic_id: none → 0a",
+            "service dns: pool: web → old",
+            "service dns: forward: nat → full-nat",
+            "service dns: hash: flow → quic by 1-byte ids",
+        ]
+    );
+    assert_eq!(
+        lines(&old, &full("\"10.0.0.6\", \"fd00::5\"", "2000-3000", "0b")),
+        [
+            "pool old: source.addresses: 10.0.0.5 → 10.0.0.6, fd00::5",
+            "pool old: source.ports: 1024-32767 → 2000-3000",
+            "backend old/10.0.0.21:80: quic_id: 0a → 0b",
+        ]
+    );
+}
+
+#[test]
+fn connections_and_retries() {
+    check(
+        "[pools.web.check]",
+        "[pools.web.connections]\nidle_min = 1\nidle_max = 2\nidle_timeout = \"3s\"\nmax = 4\nqueue = 5\n\
+         [pools.web.retries]\nattempts = 6\nbudget = 7\nbudget_floor = 8\non = [\"503\", \"connect\", \"502\", \"503\"]\n\
+         [pools.web.check]",
+        &[
+            "pool web: connections.idle_min: 0 → 1",
+            "pool web: connections.idle_max: 256 → 2",
+            "pool web: connections.idle_timeout: 30s → 3s",
+            "pool web: connections.max: any number → 4",
+            "pool web: connections.queue: 1024 → 5",
+            "pool web: retries.attempts: 4 → 6",
+            "pool web: retries.budget: 20 → 7",
+            "pool web: retries.budget_floor: 10 → 8",
+            "pool web: retries.on: connect, closed → connect, 502, 503",
+        ],
+    );
+    check(
+        "[pools.web.check]",
+        "[pools.web.retries]\non = []\n[pools.web.check]",
+        &["pool web: retries.on: connect, closed → nothing"],
+    );
+    check(
+        "\"10.0.0.12:80\" }",
+        "\"10.0.0.12:80\", max_connections = 9 }",
+        &["backend web/10.0.0.12:80: max_connections: the pool's → 9"],
+    );
+}
+
+#[test]
+fn limits_per_source() {
+    let www = "pool = \"web\"\nrequest";
+    let limited = |limits: &str| format!("pool = \"web\"\nper_source = {{ {limits} }}\nrequest");
+    check(
+        www,
+        &limited("rate = 5, ban = \"10m\""),
+        &[
+            "service www: per_source.rate: any → 5",
+            "service www: per_source.ban: none → 10m",
+        ],
+    );
+    check(
+        www,
+        &limited("connections = 7, prefix_v4 = 24, prefix_v6 = 48"),
+        &[
+            "service www: per_source.connections: any → 7",
+            "service www: per_source.prefix_v4: 32 → 24",
+            "service www: per_source.prefix_v6: 64 → 48",
+        ],
+    );
+}
+
+#[test]
+fn lists() {
+    let with = |ban: &str| format!("{BASE}[lists]\nban = [{ban}]\n");
+    let lines = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&plan(old), &plan(new));
+        assert!(changes.iter().all(|change| !change.needs_restart()));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        lines(BASE, &with("\"10.0.0.0/8\", \"192.0.2.7\"")),
+        ["lists.ban: none → 10.0.0.0/8, 192.0.2.7/32"]
+    );
+    assert_eq!(
+        lines(
+            &with("\"10.1.0.0/16\", \"::/0\""),
+            &with("\"::/0\", \"10.1.0.0/16\"")
+        ),
+        [""; 0],
+        "another order is no other list"
+    );
+    let many = |from: u8| -> String { (from..from + 100).map(|i| format!("\"10.0.0.{i}\",")).collect() };
+    assert_eq!(
+        lines(&with(&many(0)), &with(&many(3))),
+        ["lists.ban: 100 networks → 100 networks (3 new, 3 gone)"]
+    );
+    let allow = format!("{BASE}[lists]\nallow = [\"::1\"]\n");
+    assert_eq!(lines(&allow, BASE), ["lists.allow: ::1/128 → none"]);
 }
 
 #[test]
@@ -200,6 +408,31 @@ fn what_a_running_weir_can_not_change_is_marked() {
         &add("[admin]\nhttp = \"off\""),
         "admin.http: 127.0.0.1:9180 → off",
     );
+    restart(
+        node,
+        &add("[access_log]\nto = \"/a.log\""),
+        "access_log.to: stdout → /a.log",
+    );
+    restart(
+        node,
+        &add("[access_log]\nformat = \"json\""),
+        "access_log.format: as the log → json",
+    );
+    restart(
+        node,
+        &add("[access_log]\nnull = true"),
+        "access_log.null: false → true",
+    );
+    restart(
+        node,
+        &add("tunnel.source_v4 = \"10.9.0.0/16\""),
+        "node.tunnel.source_v4: 172.16.0.0/16 → 10.9.0.0/16",
+    );
+    restart(
+        node,
+        &add("tunnel.source_v6 = \"2001:db8::/64\""),
+        "node.tunnel.source_v6: 100::/64 → 2001:db8::/64",
+    );
     let changes = changes(&BASE.replace(node, "name = \"b\"\n"));
     assert_eq!(
         changes.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -217,4 +450,22 @@ fn a_changed_hash_key_is_told_without_the_key() {
         changes[0].to_string(),
         "node.hash_key: set → set (needs a restart)"
     );
+}
+
+#[test]
+fn exported_routes() {
+    let with = |keys: &str| format!("{BASE}[export]\n{keys}\n");
+    let lines = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&plan(old), &plan(new));
+        assert!(changes.iter().all(|change| !change.needs_restart()));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    let default = "table 180, when any, notice 2s";
+    assert_eq!(lines(BASE, &with("")), [format!("export: none → {default}")]);
+    assert_eq!(lines(&with(""), &with("table = 180")), [""; 0]);
+    assert_eq!(
+        lines(&with(""), &with("table = 181\nwhen = \"all\"\nnotice = \"0s\"")),
+        [format!("export: {default} → table 181, when all, notice 0s")]
+    );
+    assert_eq!(lines(&with(""), BASE), [format!("export: {default} → none")]);
 }

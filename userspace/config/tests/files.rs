@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 use weir_config::{Facts, Report, Tunables, keys, load, parse, tunables};
 use weir_core::{
     ids::{PoolName, ServiceName},
-    plan::{Balance, CheckKind, Forwarded, HeaderAction, Mode, Plan, TemplatePart, Variable, XdpMode},
+    plan::{
+        AccessLog, Balance, CheckKind, FlowHash, Forward, Forwarded, HeaderAction, Http2, HttpProtocol,
+        LogFormat, Mode, OnBackendDown, Plan, TemplatePart, Variable, XdpMode,
+    },
 };
 
 fn root(path: &str) -> PathBuf {
@@ -39,14 +42,29 @@ fn the_reference_says_what_it_says() {
         ("edge-1", XdpMode::Native, Some(2))
     );
     assert_eq!(plan.admin.http, Some("127.0.0.1:9180".parse().unwrap()));
+    assert_eq!(
+        plan.access_log,
+        AccessLog {
+            format: Some(LogFormat::Httplog),
+            ..AccessLog::default()
+        }
+    );
     let names: Vec<_> = plan.pools.iter().map(|pool| pool.name.as_str()).collect();
-    assert_eq!(names, ["web", "api", "dns"], "in order of the file");
+    assert_eq!(
+        names,
+        ["web", "api", "dns", "grpc", "far", "http3"],
+        "in order of the file"
+    );
     let names: Vec<_> = plan
         .services
         .iter()
         .map(|service| service.name.as_str())
         .collect();
-    assert_eq!(names, ["www", "mail", "dns"], "in order of the file");
+    assert_eq!(
+        names,
+        ["www", "mail", "dns", "far", "http3"],
+        "in order of the file"
+    );
 
     let web = plan.pool(&PoolName::new("web")).unwrap();
     assert_eq!(web.balance, Balance::RoundRobin);
@@ -119,6 +137,37 @@ fn the_reference_says_what_it_says() {
         panic!("{:?}", dns.mode)
     };
     assert_eq!((l4.ring_size, dns.listen.len()), (65_537, 4));
+    assert_eq!(
+        (l4.forward, l4.hash, l4.on_backend_down, l4.mss),
+        (Forward::Nat, FlowHash::Flow, OnBackendDown::Remap, Some(1400))
+    );
+    let limits = www.per_source;
+    assert_eq!((limits.rate, limits.connections), (Some(200), Some(1000)));
+    assert_eq!(limits.ban, Some(Duration::from_secs(600)));
+    assert_eq!((plan.lists.allow.len(), plan.lists.ban.len()), (1, 2));
+    let grpc = &plan.pools[3];
+    assert_eq!((grpc.protocol, grpc.http2), (HttpProtocol::H2c, Http2::default()));
+    let source = plan.pools[4].source.as_ref().unwrap();
+    let nat = source.nat.map(|ports| (ports.first, ports.last));
+    assert_eq!((source.addresses.len(), nat), (2, Some((1024, 32_767))));
+    let forwarding: Vec<_> = plan.services[3..]
+        .iter()
+        .map(|service| match &service.mode {
+            Mode::L4(l4) => (l4.forward, l4.hash, service.listen[0].is_every_port()),
+            other @ (Mode::Tcp(_) | Mode::Http(_)) => panic!("{other:?}"),
+        })
+        .collect();
+    let network = FlowHash::Source {
+        prefix_v4: 24,
+        prefix_v6: 56,
+    };
+    assert_eq!(
+        forwarding,
+        [
+            (Forward::FullNat, network, false),
+            (Forward::Nat, FlowHash::Quic { len: 2 }, true)
+        ]
+    );
 }
 
 #[test]
@@ -162,7 +211,7 @@ fn what_the_reference_comments_out_is_good_too() {
             _ => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(uncommented, 3, "hash_key, port, ca");
+    assert_eq!(uncommented, 5, "hash_key, allow_file, ban_file, port, ca");
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.
     assert_eq!(
@@ -216,6 +265,21 @@ fn the_examples_hold() {
     assert_eq!(
         (edge.plan.node.xdp, l4, edge.plan.services.len()),
         (XdpMode::Native, 1, 2)
+    );
+    let forwarding =
+        load(&root("config/examples/forwarding.toml")).unwrap_or_else(|report| panic!("{report}"));
+    let ways: Vec<_> = forwarding
+        .plan
+        .services
+        .iter()
+        .map(|service| match &service.mode {
+            Mode::L4(l4) => l4.forward,
+            other @ (Mode::Tcp(_) | Mode::Http(_)) => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        ways,
+        [Forward::Nat, Forward::FullNat, Forward::Dsr, Forward::Ipip]
     );
 }
 

@@ -13,7 +13,10 @@ use proptest::prelude::*;
 use weir_config::{Facts, Report, Tunables, diff, parse};
 use weir_core::{
     ids::{ListenKey, Protocol},
-    plan::{CheckKind, Http, Mode, Plan, XdpMode},
+    plan::{
+        CheckKind, FlowHash, Forward, Http, L4, Mode, PathRewrite, PerSource, Plan, Pool, Rewrite,
+        RuleAction, Service, Source, Template, TemplatePart, Variable, XdpMode,
+    },
 };
 
 fn resolve(text: &str) -> Result<Plan, Report> {
@@ -50,7 +53,11 @@ fn promises(plan: &Plan) {
         assert!(names.insert(&pool.name));
         let mut addresses = BTreeSet::new();
         for backend in &pool.backends {
-            assert!(backend.key.pool == pool.name && backend.weight <= 256 && backend.key.address.port() > 0);
+            assert!(backend.key.pool == pool.name && backend.weight <= 256);
+            assert!(
+                backend.key.address.port() > 0
+                    || pool.check.as_ref().is_none_or(|check| check.port.is_some())
+            );
             assert!(addresses.insert(backend.key.address), "{} twice", backend.key);
         }
         assert!(
@@ -58,6 +65,10 @@ fn promises(plan: &Plan) {
             "{} serves nobody",
             pool.name
         );
+        quic_promises(pool);
+        if let Some(source) = &pool.source {
+            source_promises(source);
+        }
         if let Some(check) = &pool.check {
             assert!(Duration::ZERO < check.timeout && check.timeout < check.interval);
             assert!(check.rise > 0 && check.fall > 0 && check.port != Some(0) && check.jitter <= 50);
@@ -67,17 +78,35 @@ fn promises(plan: &Plan) {
             }
         }
     }
+    let lists: BTreeSet<_> = plan
+        .lists
+        .allow
+        .iter()
+        .chain(&plan.lists.ban)
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(lists.len(), plan.lists.allow.len() + plan.lists.ban.len());
+    assert!(lists.is_empty() || plan.node.xdp != XdpMode::Off);
     let mut keys: BTreeSet<ListenKey> = BTreeSet::new();
     let mut names = BTreeSet::new();
     for service in &plan.services {
         assert!(names.insert(&service.name) && !service.listen.is_empty());
-        let pool = plan.pool(&service.pool).expect("each service's pool exists");
+        let pools: Vec<_> = service
+            .pools()
+            .into_iter()
+            .map(|name| plan.pool(name).expect("each service's pools exist"))
+            .collect();
+        let own = service.pool.as_ref().and_then(|name| plan.pool(name));
         for listen in &service.listen {
-            assert!(0 < listen.first && listen.first <= listen.last);
+            assert!(listen.first <= listen.last && (listen.first == 0) == (listen.last == 0));
+            assert!(!listen.is_every_port() || matches!(service.mode, Mode::L4(_)));
             for key in listen.keys() {
                 assert!(keys.insert(key), "{key} twice");
             }
         }
+        let limits = service.per_source;
+        assert!(limits.is_limited() || limits == PerSource::default());
+        assert!(!limits.is_limited() || plan.node.xdp != XdpMode::Off);
         match &service.mode {
             Mode::L4(l4) => {
                 assert!(plan.node.xdp != XdpMode::Off && service.listen.iter().all(|l| l.is_virtual()));
@@ -86,18 +115,69 @@ fn promises(plan: &Plan) {
                         .take_while(|d| d * d <= l4.ring_size)
                         .all(|d| l4.ring_size % d != 0)
                 );
-                for listen in &service.listen {
-                    assert!(
-                        pool.backends
-                            .iter()
-                            .any(|b| b.key.address.is_ipv4() == listen.addr.is_ipv4())
-                    );
-                }
+                l4_promises(l4, service, own.expect("packets go to a pool"));
             }
             Mode::Tcp(tcp) => {
                 assert!(service.listen.iter().all(|l| l.protocol == Protocol::Tcp) && tcp.connections > 0);
+                let rules = tcp.passthrough.as_ref().is_some_and(|p| !p.rules.is_empty());
+                assert!(own.is_some() || rules);
             }
-            Mode::Http(http) => http_promises(http, service.listen.iter().map(|l| l.protocol)),
+            Mode::Http(http) => {
+                assert!(own.is_some() || http.rules.iter().any(|rule| rule.conditions.hold_always()));
+                http_promises(http, service.listen.iter().map(|l| l.protocol));
+            }
+        }
+        if let Mode::Tcp(_) | Mode::Http(_) = service.mode {
+            let mut backends = pools.iter().flat_map(|pool| &pool.backends);
+            assert!(backends.all(|b| b.key.address.port() > 0 || b.is_original_destination()));
+        }
+    }
+}
+
+fn quic_promises(pool: &Pool) {
+    let ids: Vec<_> = pool.backends.iter().filter_map(|b| b.quic_id).collect();
+    let distinct: BTreeSet<_> = ids.iter().collect();
+    assert!(ids.is_empty() || ids.len() == pool.backends.len());
+    assert!(distinct.len() == ids.len() && ids.windows(2).all(|pair| pair[0].len == pair[1].len));
+}
+
+fn source_promises(source: &Source) {
+    assert!(!source.addresses.is_empty() && (source.nat.is_some() || source.relay.is_some()));
+    let ports = source.relay.iter().filter_map(|relay| relay.ports.as_ref());
+    let relay: Vec<_> = ports.flat_map(|p| p.traffic.iter().chain(&p.checks)).collect();
+    let all: Vec<_> = source.nat.iter().chain(relay.iter().copied()).collect();
+    assert!(
+        all.iter()
+            .all(|range| 1024 <= range.first && range.first <= range.last)
+    );
+    for (at, range) in all.iter().enumerate() {
+        assert!(
+            all.iter().skip(at + 1).all(|other| !range.overlaps(**other)),
+            "{all:?}"
+        );
+    }
+    assert!(relay.windows(2).all(|pair| pair[0].last < pair[1].first));
+}
+
+fn l4_promises(l4: &L4, service: &Service, pool: &Pool) {
+    for listen in &service.listen {
+        let v4 = listen.addr.is_ipv4();
+        let family = |addr: &IpAddr| addr.is_ipv4() == v4;
+        assert!(l4.forward == Forward::Ipip || pool.backends.iter().any(|b| family(&b.key.address.ip())));
+        let source = pool.source.as_ref();
+        assert!(
+            l4.forward != Forward::FullNat
+                || source.is_some_and(|s| s.nat.is_some() && s.addresses.iter().any(family))
+        );
+        for backend in &pool.backends {
+            match (l4.forward, backend.key.address.port()) {
+                (_, 0) => {}
+                (Forward::Nat | Forward::FullNat, 1..) => assert!(!listen.is_every_port()),
+                (Forward::Dsr | Forward::Ipip, port) => assert_eq!((listen.first, listen.last), (port, port)),
+            }
+        }
+        if let FlowHash::Quic { len } = l4.hash {
+            assert!(listen.protocol == Protocol::Udp && (1..=8).contains(&len));
         }
     }
 }
@@ -124,6 +204,68 @@ fn http_promises(http: &Http, protocols: impl Iterator<Item = Protocol>) {
                 .contains(&rule.name.to_ascii_lowercase().as_str())
         );
     }
+    rewrite_promises(&http.rewrite);
+    for rule in &http.rules {
+        let conditions = &rule.conditions;
+        assert!(conditions.path.is_empty() || conditions.path_prefix.is_empty());
+        for path in conditions.path.iter().chain(&conditions.path_prefix) {
+            pattern_promises(path.as_str());
+        }
+        match &rule.action {
+            RuleAction::Relay(relayed) => {
+                assert!(relayed.pool.is_some() || relayed.rewrite.is_some());
+                relayed.rewrite.iter().for_each(rewrite_promises);
+            }
+            RuleAction::Redirect(redirect) => {
+                assert!([301, 302, 303, 307, 308].contains(&redirect.status));
+                assert!(!redirect.to.parts.is_empty());
+            }
+            RuleAction::Respond(respond) => {
+                assert!((200..600).contains(&respond.status));
+                let bodiless = matches!(respond.status, 204 | 205 | 304);
+                assert!(!bodiless || (respond.body.is_empty() && respond.content_type.is_none()));
+            }
+        }
+    }
+}
+
+fn rewrite_promises(rewrite: &Rewrite) {
+    assert!(
+        rewrite
+            .replace
+            .iter()
+            .all(|replacement| !replacement.find.is_empty())
+    );
+    let begins = |template: &Template| match template.parts.first() {
+        Some(TemplatePart::Literal(text)) => text.starts_with('/'),
+        Some(TemplatePart::Variable(variable)) => *variable == Variable::RequestPath,
+        Some(
+            TemplatePart::RequestField(_) | TemplatePart::ResponseField(_) | TemplatePart::ClientExtension(_),
+        )
+        | None => false,
+    };
+    match &rewrite.path {
+        PathRewrite::Keep => {}
+        PathRewrite::Prefix { strip, add } => {
+            assert!(add.parts.is_empty() || begins(add));
+            if !strip.as_str().is_empty() {
+                pattern_promises(strip.as_str());
+            }
+        }
+        PathRewrite::Whole(path) => assert!(begins(path)),
+    }
+}
+
+fn pattern_promises(path: &str) {
+    assert!(
+        path.starts_with('/') && !path.contains("//") && !path.contains(['?', '#']),
+        "{path}"
+    );
+    assert!(path.bytes().all(|b| b.is_ascii_graphic()), "{path}");
+    assert!(
+        !path.split('/').any(|segment| segment == "." || segment == ".."),
+        "{path}"
+    );
 }
 
 /// Mistakes are in order, inside the text, and fit a terminal's line.
@@ -146,7 +288,7 @@ fn located(report: &Report, text: &str) {
 }
 
 /// Pieces that a value or a line is replaced by.
-const PIECES: [&str; 40] = [
+const PIECES: [&str; 58] = [
     "",
     "0",
     "-1",
@@ -187,6 +329,24 @@ const PIECES: [&str; 40] = [
     "inf",
     "0xffff",
     "\"web\"",
+    "\"nat\"",
+    "\"full-nat\"",
+    "\"dsr\"",
+    "\"ipip\"",
+    "\"quic\"",
+    "\"source-network\"",
+    "[\"192.0.2.10:*\"]",
+    "[\"192.0.2.13:*/udp\", \"192.0.2.13:53\"]",
+    "[{ address = \"10.0.0.11:*\" }]",
+    "[{ address = \"10.0.0.11:443\", quic_id = \"0a\" }]",
+    "{ addresses = [\"10.0.0.5\", \"fd00::5\"] }",
+    "{ rate = 5, ban = \"1m\" }",
+    "[\"10.0.0.0/8\", \"198.51.100.0/24\"]",
+    "\"2000-1999\"",
+    "\"/a{match.rest}\"",
+    "{ strip_prefix = \"/%2e\", add_prefix = \"/{request.path}\", host = \"backend\" }",
+    "[{ match = { path_prefix = \"/a\" }, redirect = { to = \"/b{match.rest}?{request.query}\" } }, { respond = {} }]",
+    "[{ match = { path = \"/a\" }, rewrite = { path = \"{request.path}/x\" } }, { respond = { status = 304, body = \"x\" } }]",
 ];
 
 #[derive(Clone, Debug)]
@@ -321,7 +481,9 @@ proptest! {
 
     #[test]
     fn edited_files_resolve_or_are_refused(
-        name in prop::sample::select(vec!["weir.toml", "examples/edge.toml", "examples/relay-only.toml"]),
+        name in prop::sample::select(vec![
+            "weir.toml", "examples/edge.toml", "examples/forwarding.toml", "examples/relay-only.toml"
+        ]),
         edits in edits(),
     ) {
         check(&edited(&shipped(name), &edits));

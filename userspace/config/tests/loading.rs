@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use weir_config::{Facts, load};
+use weir_config::{Facts, Source, load};
+use weir_core::plan::{Mode, RuleAction};
 
 const GOOD: &str =
     "[node]\nxdp = \"off\"\nname = \"a\"\n[pools.web]\nbackends = [{ address = \"10.0.0.11:80\" }]\n";
@@ -113,4 +114,147 @@ fn certificates_that_a_check_names_must_be_there() {
     // Beside other mistakes it is told as well.
     let both = text(&dir.0.path().join("none.pem")).replace("rise = 3", "rise = 0");
     assert_eq!(dir.report(&dir.write("weir.toml", both)).lines().count(), 2);
+}
+
+const BOX: &str = "[node]\ninterfaces = [\"eth0\"]\nname = \"a\"\n";
+
+#[test]
+fn lists_are_read_from_their_files_too() {
+    let dir = Dir::new();
+    let ban = dir.write(
+        "ban.txt",
+        "\u{feff}# who bothers us\r\n10.0.0.0/8 # all of it\r\n\r\n   192.0.2.7\t; SBL1\n2001:db8::/32\n10.0.0.0/8\n;198.51.100.1",
+    );
+    let allow = dir.write("allow.txt", "");
+    let text = format!(
+        "{BOX}[lists]\nban = [\"192.0.2.7\", \"192.0.2.8\"]\nban_file = \"{}\"\nallow_file = \"{}\"\n",
+        ban.display(),
+        allow.display()
+    );
+    let path = dir.write("weir.toml", text);
+    let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
+    let shown: Vec<_> = loaded.plan.lists.ban.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        shown,
+        ["192.0.2.7/32", "192.0.2.8/32", "10.0.0.0/8", "2001:db8::/32"]
+    );
+    assert!(loaded.plan.lists.allow.is_empty());
+    // The texts travel with the source: whoever resolves it anew may not be able to read the files.
+    fs::remove_file(&ban).unwrap();
+    let sent = serde_json::to_string(&loaded.source).unwrap();
+    let received: Source = serde_json::from_str(&sent).unwrap();
+    assert_eq!(received.resolve().unwrap(), *loaded.plan);
+    assert_eq!(received.lists.allow.as_deref(), Some(""));
+}
+
+#[test]
+fn mistakes_of_list_files_have_their_place() {
+    let dir = Dir::new();
+    let ban = dir.write(
+        "ban.txt",
+        "10.0.0.1/8\n192.0.2.0/24\nbad guys # and comment\n  300.1.1.1\n198.51.100.0/24\n",
+    );
+    let allow = dir.write("allow.txt", "# ours\n192.0.2.0/24\n");
+    let text = format!(
+        "{BOX}[lists]\nallow = [\"198.51.100.0/24\", \"203.0.113.1\"]\nban = [\"203.0.113.1\"]\nban_file = \"{}\"\nallow_file = \"{}\"\n",
+        ban.display(),
+        allow.display()
+    );
+    let path = dir.write("weir.toml", text);
+    assert_eq!(
+        dir.report(&path),
+        "weir.toml:6:8: lists.ban has 203.0.113.1/32, which is allowed too (lists.allow, line 5); remove it from one of the two\n\
+         ban.txt:1:1: this line has `10.0.0.1/8`, with bits set behind its prefix; write 10.0.0.0/8 for the network, or \
+         10.0.0.1/32 for the one address\n\
+         ban.txt:2:1: this line has 192.0.2.0/24, which is allowed too (allow.txt:2); remove it from one of the two\n\
+         ban.txt:3:1: this line has `bad guys`, which is no network; write one as in 10.0.0.0/8 or 2001:db8::/32\n\
+         ban.txt:4:3: this line has `300.1.1.1`, which is no network; write one as in 10.0.0.0/8 or 2001:db8::/32\n\
+         ban.txt:5:1: this line has 198.51.100.0/24, which is allowed too (lists.allow, line 5); remove it from one of the two"
+    );
+    // A file of something else is not told line by line.
+    let ban = dir.write("ban.txt", "<html>\n".repeat(1000));
+    let path = dir.write(
+        "weir.toml",
+        format!("{BOX}[lists]\nban_file = \"{}\"\n", ban.display()),
+    );
+    let report = dir.report(&path);
+    assert_eq!(report.lines().count(), 16);
+    assert!(report.ends_with("(and 984 more lines are wrong)"), "{report}");
+}
+
+#[test]
+fn files_of_lists_must_be_there() {
+    let dir = Dir::new();
+    let missing = dir.0.path().join("none.txt");
+    let binary = dir.write("allow.txt", b"10.0.0.1\n\xff");
+    let text = format!(
+        "{BOX}workers = 0\n[lists]\nban_file = \"{}\"\nallow_file = \"{}\"\n",
+        missing.display(),
+        binary.display()
+    );
+    let path = dir.write("weir.toml", text);
+    assert_eq!(
+        dir.report(&path),
+        "allow.txt:2:1: this byte is not UTF-8; save the file in UTF-8\n\
+         weir.toml:4:11: node.workers is 0, less than 1; write a number from 1 to 253\n\
+         weir.toml:6:12: lists.ban_file names none.txt, which cannot be read: No such file or directory (os error 2); name a \
+         file of networks that weir may read, an empty one if there are none"
+    );
+}
+
+#[test]
+fn a_hundred_thousand_bans_are_no_matter() {
+    let dir = Dir::new();
+    let lines: String = (0..100_000u32)
+        .map(|i| format!("{}\n", std::net::Ipv4Addr::from(0x0b00_0000 + i)))
+        .collect();
+    let ban = dir.write("ban.txt", lines);
+    let text = format!("{BOX}[lists]\nban_file = \"{}\"\n", ban.display());
+    let loaded = load(&dir.write("weir.toml", text)).unwrap();
+    assert_eq!(loaded.plan.lists.ban.len(), 100_000);
+}
+
+#[test]
+fn bodies_of_responses_are_read_with_the_file() {
+    let dir = Dir::new();
+    let body = dir.write("sorry.html", "<p>Sorry.</p>\n");
+    let rule = |path: &Path| {
+        format!(
+            "{GOOD}[services.www]\nlisten = [\"127.0.0.1:8080\"]\nmode = \"http\"\npool = \"web\"\n\
+             rules = [{{ respond = {{ status = 503, file = \"{}\" }} }}]\n",
+            path.display()
+        )
+    };
+    let path = dir.write("weir.toml", rule(&body));
+    let loaded = load(&path).unwrap();
+    let Mode::Http(http) = &loaded.plan.services[0].mode else {
+        panic!("{:?}", loaded.plan)
+    };
+    let RuleAction::Respond(respond) = &http.rules[0].action else {
+        panic!("{:?}", http.rules)
+    };
+    assert_eq!((respond.status, &*respond.body), (503, "<p>Sorry.</p>\n"));
+    // Whoever is handed the source resolves the same, without looking at the file again.
+    let text = serde_json::to_string(&loaded.source).unwrap();
+    fs::remove_file(&body).unwrap();
+    let handed: Source = serde_json::from_str(&text).unwrap();
+    assert_eq!(handed.resolve().unwrap(), *loaded.plan);
+
+    let key = "weir.toml:10:45: services.www.rules.respond.file names ";
+    assert_eq!(
+        dir.report(&path),
+        format!(
+            "{key}sorry.html, which cannot be read: No such file or directory (os error 2); name a file that weir may read"
+        )
+    );
+    dir.write("sorry.html", b"\xff");
+    assert_eq!(
+        dir.report(&path),
+        format!("{key}sorry.html, which is not UTF-8; name a text in UTF-8")
+    );
+    dir.write("sorry.html", "x".repeat((1 << 20) + 1));
+    assert_eq!(
+        dir.report(&path),
+        format!("{key}sorry.html, which is larger than 1 MiB; have a backend serve it")
+    );
 }

@@ -20,6 +20,12 @@ pub trait Candidates {
     /// Requests (or connections) it has now, of all workers. Called once at the most per choice for each candidate, and
     /// only where it matters.
     fn in_flight(&self, index: usize) -> u32;
+
+    /// Whether it can't take this one now, though it may take others before long. Unlike a weight of 0 this leaves its
+    /// share as it is. Called once at the most per choice for each candidate.
+    fn is_full(&self, _index: usize) -> bool {
+        false
+    }
 }
 
 /// One worker's state for one pool.
@@ -57,7 +63,7 @@ impl Balancer {
         }
     }
 
-    /// Chooses a backend with a weight that was not tried yet. None if there is none.
+    /// Chooses a backend with a weight that was not tried yet and is not full. None if there is none.
     ///
     /// Round-robin: the smooth weighted one that nginx published. Of any `sum of weights` choices in a row that begin
     /// after a change of weights, each backend gets exactly its weight, spread as evenly as can be.
@@ -86,7 +92,7 @@ impl Balancer {
             let weight = candidates.weight(index);
             changed |= weight != slot.weight;
             slot.weight = weight;
-            slot.open = weight > 0 && !tried.contains(index);
+            slot.open = weight > 0 && !tried.contains(index) && !candidates.is_full(index);
         }
         if changed {
             self.slots.iter_mut().for_each(|slot| slot.current = 0);

@@ -7,6 +7,7 @@
 //! [`Engine::handle_timeout`].
 
 mod member;
+mod origin;
 mod usable;
 mod view;
 
@@ -28,7 +29,8 @@ pub use self::{
 use crate::{
     health::{Admin, Failure, Outcome, ProbeResult, Word, machine::Transition, rng::Rng, schedule::Due},
     ids::{BackendKey, PoolName},
-    plan::{Backend, CheckKind, Plan, Pool},
+    plan::{Backend, CheckKind, Plan, Pool, Service},
+    proxy::Version,
 };
 
 /// Name of one probe. Never used twice, nor (but for odds of 1 : 2^50) by two engines after one another.
@@ -46,6 +48,11 @@ pub struct ProbeRequest {
     pub target: SocketAddr,
     /// What to ask.
     pub kind: CheckKind,
+    /// What it is bound to before it connects: the first of these that the system lets it have; port 0 is the system's
+    /// choice. Empty: nothing.
+    pub from: Vec<SocketAddr>,
+    /// Version of the PROXY header that its connection begins with.
+    pub proxy: Option<Version>,
     /// The probe fails if it takes longer.
     pub timeout: Duration,
 }
@@ -168,9 +175,11 @@ impl Engine {
                     Some(saved) => Member::restored(saved, now),
                     None => Member::added(now),
                 };
+                let member = member.in_turn(&mut self.effects);
                 self.members.insert(key.clone(), member);
             }
             let begins = self.with(key, |member, effects| {
+                member.follow(pool.source.as_ref());
                 member.set_check(key, pool.check.as_ref(), now, effects)
             });
             if begins == Some(true) {
@@ -280,6 +289,17 @@ impl Engine {
     /// pool.
     pub fn usable(&self, pool: &PoolName) -> Option<Vec<Usable>> {
         Some(self.usable_of(self.plan.as_ref()?.pool(pool)?))
+    }
+
+    /// Whether a service can serve: a backend of a pool that its traffic may go to takes new traffic. One whose rules
+    /// answer everything needs none.
+    pub fn serves(&self, service: &Service) -> bool {
+        let pools = service.pools();
+        let takes = |usable: &[Usable]| usable.iter().any(|u| u.alive && u.weight > 0);
+        pools.is_empty()
+            || pools
+                .into_iter()
+                .any(|pool| self.usable(pool).is_some_and(|usable| takes(&usable)))
     }
 
     /// How many backends of a pool are up and ready, backups included. 0 if the plan has no such pool.

@@ -38,18 +38,32 @@ macro_rules! name {
 name!(PoolName);
 name!(ServiceName);
 
+/// An address and port as they are printed and typed: port 0, which stands for every port, is `*`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown(pub SocketAddr);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.port(), self.0.ip()) {
+            (0, IpAddr::V4(v4)) => write!(f, "{v4}:*"),
+            (0, IpAddr::V6(v6)) => write!(f, "[{v6}]:*"),
+            (1.., _) => self.0.fmt(f),
+        }
+    }
+}
+
 /// A backend's identity: its pool and its address. Printed and typed as `POOL/ADDRESS`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct BackendKey {
     /// The pool it belongs to.
     pub pool: PoolName,
-    /// Where it listens.
+    /// Where it listens. Port 0: packets keep the port that the client addressed, which only `mode = "l4"` can do.
     pub address: SocketAddr,
 }
 
 impl fmt::Display for BackendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.pool, self.address)
+        write!(f, "{}/{}", self.pool, Shown(self.address))
     }
 }
 
@@ -80,24 +94,93 @@ impl Protocol {
     }
 }
 
-/// One address, port and protocol that clients reach. Printed as `ADDR:PORT/tcp`.
+/// Which addresses a listener is for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Scope {
+    /// Its own.
+    #[default]
+    Address,
+    /// Those of a network, its address with a prefix of so many bits, that are not on this box: the listener is
+    /// transparent.
+    Network(u8),
+}
+
+/// One address, port and protocol that clients reach. Printed as `ADDR:PORT/tcp`; a transparent listener's as
+/// `transparent:NETWORK:PORT/tcp`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ListenKey {
     /// The address; unspecified (`0.0.0.0`, `::`) for every address of the box.
     pub addr: IpAddr,
-    /// The port, never 0.
+    /// The port; 0: every port of the address, which only `mode = "l4"` has.
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
+    /// Which addresses it is for. Of a transparent listener `addr` is the network's and `port` the first of its ports.
+    pub scope: Scope,
 }
 
 impl fmt::Display for ListenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}",
-            SocketAddr::new(self.addr, self.port),
-            self.protocol.as_str()
-        )
+        match self.scope {
+            Scope::Address => Shown(SocketAddr::new(self.addr, self.port)).fmt(f)?,
+            Scope::Network(prefix) => {
+                write!(f, "transparent:{}:{}", ShownNetwork(self.addr, prefix), self.port)?;
+            }
+        }
+        write!(f, "/{}", self.protocol.as_str())
+    }
+}
+
+/// A network as it is typed before a port: IPv6 in brackets.
+pub(crate) struct ShownNetwork(pub(crate) IpAddr, pub(crate) u8);
+
+impl fmt::Display for ShownNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            IpAddr::V4(v4) => write!(f, "{v4}/{}", self.1),
+            IpAddr::V6(v6) => write!(f, "[{v6}]/{}", self.1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_is_a_star() {
+        let key = |address: &str| BackendKey {
+            pool: PoolName::new("web"),
+            address: address.parse().unwrap(),
+        };
+        assert_eq!(key("10.0.0.11:80").to_string(), "web/10.0.0.11:80");
+        assert_eq!(key("10.0.0.11:0").to_string(), "web/10.0.0.11:*");
+        assert_eq!(key("[2001:db8::11]:0").to_string(), "web/[2001:db8::11]:*");
+        let listen = ListenKey {
+            addr: "2001:db8::10".parse().unwrap(),
+            port: 0,
+            protocol: Protocol::Udp,
+            scope: Scope::Address,
+        };
+        assert_eq!(listen.to_string(), "[2001:db8::10]:*/udp");
+        let range = |first, last| crate::plan::Listen {
+            addr: listen.addr,
+            first,
+            last,
+            protocol: Protocol::Tcp,
+            scope: Scope::Address,
+        };
+        assert_eq!(range(0, 0).to_string(), "[2001:db8::10]:*/tcp");
+        assert_eq!(range(80, 80).to_string(), "[2001:db8::10]:80/tcp");
+        assert_eq!(range(80, 90).to_string(), "[2001:db8::10]:80-90/tcp");
+        let transparent = crate::plan::Listen {
+            addr: "2001:db8::".parse().unwrap(),
+            scope: Scope::Network(32),
+            ..range(80, 90)
+        };
+        assert_eq!(transparent.to_string(), "transparent:[2001:db8::]/32:80-90/tcp");
+        let key = transparent.keys().next().unwrap();
+        assert_eq!(key.to_string(), "transparent:[2001:db8::]/32:80/tcp");
+        assert_eq!(transparent.keys().count(), 1, "one listener for all its ports");
     }
 }

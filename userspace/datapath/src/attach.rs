@@ -1,4 +1,5 @@
-//! Attaching: one XDP link per interface and mode, one sk_lookup link for the network namespace, all pinned.
+//! Attaching: one XDP link per interface and mode, one sk_lookup link for the network namespace, and one tc link per
+//! interface while something is taken in, all pinned.
 //!
 //! A link that is pinned already, by this version or another, gets the new program by an update: packets meet the old or
 //! the new one, never none. Only bpf links are made: a netlink attachment could not be told from another program's, and
@@ -20,9 +21,10 @@ use crate::{
     sys::{self, LinkTarget},
 };
 
-/// `BPF_SK_LOOKUP` and `BPF_XDP` of `enum bpf_attach_type`.
+/// `BPF_SK_LOOKUP`, `BPF_XDP` and `BPF_TCX_INGRESS` of `enum bpf_attach_type`.
 const ATTACH_SK_LOOKUP: u32 = 36;
 const ATTACH_XDP: u32 = 37;
+const ATTACH_TCX_INGRESS: u32 = 46;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
 const XDP_GENERIC: u32 = 1 << 1;
 const XDP_NATIVE: u32 = 1 << 2;
@@ -85,9 +87,28 @@ impl Mode {
     }
 }
 
-/// The pin's name for an interface. bpffs takes no dot in a name, interfaces (VLANs) often have one.
+/// The programs that are attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Programs<'a> {
+    pub(crate) xdp: BorrowedFd<'a>,
+    pub(crate) steer: BorrowedFd<'a>,
+    /// None: it is not to be attached.
+    pub(crate) take: Option<BorrowedFd<'a>>,
+}
+
+/// The pin's name for an interface.
 fn pin_name(mode: Mode, interface: &str) -> String {
-    let mut name = format!("xdp-{}-", mode.as_str());
+    named(&format!("xdp-{}-", mode.as_str()), interface)
+}
+
+/// The name of the tc link's pin for an interface.
+fn take_pin_name(interface: &str) -> String {
+    named("tc-", interface)
+}
+
+/// bpffs takes no dot in a name, interfaces (VLANs) often have one.
+fn named(kind: &str, interface: &str) -> String {
+    let mut name = kind.to_owned();
     for c in interface.chars() {
         match c {
             '.' => name.push_str("%2e"),
@@ -98,15 +119,15 @@ fn pin_name(mode: Mode, interface: &str) -> String {
     name
 }
 
-/// Attaches both programs everywhere they belong, takes over what is pinned, detaches what is not wanted any more and
+/// Attaches the programs everywhere they belong, takes over what is pinned, detaches what is not wanted any more and
 /// removes the directories of other versions once nothing of theirs is needed.
 pub(crate) fn attach(
     pins: &Pins,
     interfaces: &[String],
     mode: Mode,
-    xdp: BorrowedFd<'_>,
-    steer: BorrowedFd<'_>,
+    programs: &Programs<'_>,
 ) -> Result<(Links, Vec<Attached>), OpenError> {
+    let &Programs { xdp, steer, take } = programs;
     // All names first: a typing error must not leave half the interfaces attached.
     let mut indices = Vec::with_capacity(interfaces.len());
     for name in interfaces {
@@ -133,7 +154,7 @@ pub(crate) fn attach(
     let mut links = Links::default();
     let mut done = Vec::new();
     let mut wanted = vec![STEER.to_owned()];
-    for (name, index) in indices {
+    for &(name, index) in &indices {
         let pin = pin_name(mode, name);
         let other = pin_name(
             if mode == Mode::Native {
@@ -188,6 +209,31 @@ pub(crate) fn attach(
         }
     };
     done.push(Attached { interface: None, how });
+
+    for (name, index) in indices {
+        let Some(take) = take else { break };
+        let pin = take_pin_name(name);
+        let link = match take_over(&places, &pin, index, take)? {
+            Some(link) => link,
+            None => {
+                let link = sys::link_create(take, LinkTarget::Interface(index), ATTACH_TCX_INGRESS, 0)
+                    .map_err(|cause| OpenError::Take {
+                        name: name.clone(),
+                        mend: match cause.raw_os_error() {
+                            Some(libc::EINVAL) => "; it takes Linux 6.6 or newer (TCX links)",
+                            Some(libc::EPERM) => "; weir needs root, or CAP_BPF and CAP_NET_ADMIN",
+                            _ => "",
+                        },
+                        cause,
+                    })?;
+                pin_link(&link, &pins.links().join(&pin))?;
+                tracing::info!(interface = name, "tc program attached");
+                link
+            }
+        };
+        links.held.push(link);
+        wanted.push(pin);
+    }
 
     drop_unwanted(&pins.links(), &wanted)?;
     for dir in others {
@@ -298,10 +344,13 @@ fn refused(interface: &str, mode: Mode, cause: &io::Error) -> OpenError {
     let generic = "set node.xdp = \"generic\" (slower, works on every interface)";
     let (cause, mend) = match (cause.raw_os_error(), mode) {
         (Some(libc::EOPNOTSUPP), Mode::Native) => {
-            ("its driver has no XDP".to_owned(), format!("{generic}, or use an interface whose driver has it"))
+            (
+                "its driver has no XDP (a bond: that of one of its ports, or the bond's mode)".to_owned(),
+                format!("{generic}, or use an interface whose driver has it"),
+            )
         }
         (Some(libc::ERANGE), Mode::Native) => (
-            "its MTU is too large for XDP in one buffer".to_owned(),
+            "its MTU is more than fits one buffer, and its driver hands XDP no frames in several".to_owned(),
             format!("lower the MTU (3506 fits nearly everywhere), or {generic}"),
         ),
         (Some(libc::ENOSPC), Mode::Native) => (
@@ -314,8 +363,10 @@ fn refused(interface: &str, mode: Mode, cause: &io::Error) -> OpenError {
             "`ip link show` names it; detach it with `ip link set dev NAME xdp off` or stop its owner".to_owned(),
         ),
         (Some(libc::EEXIST), _) => (
-            "another XDP program is attached to it in the other mode".to_owned(),
-            "`ip link show` names it; detach it, or set node.xdp to that mode".to_owned(),
+            "another XDP program is attached to it in the other mode, or to the bond that it is a port of".to_owned(),
+            "`ip link show` names it; detach it, or set node.xdp to that mode; name the bond in node.interfaces, not its \
+             ports"
+                .to_owned(),
         ),
         (Some(libc::EPERM), _) => (
             "not permitted".to_owned(),
@@ -355,7 +406,7 @@ mod tests {
                 "its driver has no XDP",
                 "xdp = \"generic\"",
             ),
-            (libc::ERANGE, Mode::Native, "its MTU is too large", "3506"),
+            (libc::ERANGE, Mode::Native, "its MTU is more", "3506"),
             (
                 libc::EBUSY,
                 Mode::Native,

@@ -3,22 +3,39 @@
 //! Ties the other files together; the knowledge is theirs. After a crash the kernel goes on with what is pinned, and the
 //! next `open` takes it over.
 
+mod cookies;
 mod counters;
+mod explain;
+mod lists;
 mod load;
 mod steer;
+mod ways;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
 
-pub use self::counters::{Counters, TableUse};
+use weir_abi::Settings;
+
 use self::load::Loaded;
+pub use self::{
+    counters::{Counters, TableUse},
+    lists::ListCounts,
+    ways::NextHops,
+};
 use crate::{
     Options, Tunables, Wanted, assign,
     attach::{self, Attached, Links, Mode},
+    capture::change_settings,
     changes::{self, Limits, State},
     error::{Error, MapError, OpenError},
+    former,
     neighbors::NeighborEvents,
+    nexthops::Held,
     object,
     pins::Pins,
+    routing::Net,
     sys, sysctl,
     tables::Tables,
 };
@@ -31,13 +48,23 @@ pub struct Datapath {
     pins: Pins,
     tables: Tables,
     xdp: OwnedFd,
+    stages: Vec<(u32, OwnedFd)>,
     steer: OwnedFd,
+    take: OwnedFd,
+    /// Whether `take` is to be attached.
+    takes: bool,
     links: Links,
     limits: Limits,
     /// What the maps hold; None after an operation failed, until they were read again.
     state: Option<State>,
+    /// What the maps of ways hold; None before they were first written, and after an operation failed.
+    held: Option<Held>,
+    /// What `LISTS` holds; None before it was read, and after an operation failed.
+    lists: Option<lists::InForce>,
     took_over: bool,
     steered: steer::Steered,
+    /// What is this box's own, as far as it was told.
+    own: BTreeSet<Net>,
     events: Option<NeighborEvents>,
 }
 
@@ -61,6 +88,12 @@ impl Datapath {
         let object = object::bytes()?;
         let pins = Pins::take(&options.pins, &options.state_dir)?;
         let found = pins.verify(|name| object::shape(name, &options.capacities))?;
+        if let Err(e) = former::require_nothing_to_lose(&pins, options.discard_flows) {
+            if found.is_empty() {
+                pins.remove()?;
+            }
+            return Err(e);
+        }
 
         let loaded = match Loaded::new(object, &options, &pins) {
             Ok(loaded) => loaded,
@@ -75,10 +108,13 @@ impl Datapath {
         let Loaded {
             tables,
             xdp,
+            stages,
             steer,
+            take,
             events,
             hash_key,
         } = loaded;
+        let cpus = tables.cpus();
         let capacities = options.capacities;
         let limits = Limits {
             service_keys: capacities.service_keys,
@@ -86,6 +122,10 @@ impl Datapath {
             backends: tables.backends.shape().max_entries,
             ring_slots: capacities.ring_slots,
             returns: capacities.returns,
+            quic_ids: tables.quic_ids.shape().max_entries,
+            sources: tables.nat_sources.shape().max_entries,
+            cpus,
+            present: crate::ports::present_cpus()?.clamp(1, cpus.max(1)),
             horizon: options.tunables.horizon,
             hash_key,
         };
@@ -96,12 +136,18 @@ impl Datapath {
             pins,
             tables,
             xdp,
+            stages,
             steer,
+            take,
+            takes: steered.took,
             links: Links::default(),
             limits,
             state: None,
+            held: None,
+            lists: None,
             took_over: !found.is_empty(),
             steered,
+            own: BTreeSet::new(),
             events: Some(events),
         };
         datapath.state = Some(datapath.take_over(!found.is_empty())?);
@@ -144,7 +190,7 @@ impl Datapath {
             );
         }
         self.state = Some(plan.next);
-        Ok(())
+        self.flag_lists()
     }
 
     /// Attaches the programs to the interfaces and the network namespace of the calling thread, takes over what an
@@ -154,14 +200,26 @@ impl Datapath {
     /// # Errors
     /// When an interface does not exist or refuses. What was attached by then stays attached.
     pub fn attach(&mut self) -> Result<Vec<Attached>, OpenError> {
+        // First what the new program goes on with. Until its turn comes the old one goes on with stages of its own, since a
+        // program and its stages hand packets to each other in a map that only they have. The pin keeps each: an unpinned
+        // map of programs is emptied when the last process lets go of it.
+        for (index, program) in &self.stages {
+            self.tables
+                .stages
+                .set(index, &program.as_raw_fd().cast_unsigned())?;
+        }
         let (links, attached) = attach::attach(
             &self.pins,
             &self.options.interfaces,
             self.mode,
-            self.xdp.as_fd(),
-            self.steer.as_fd(),
+            &attach::Programs {
+                xdp: self.xdp.as_fd(),
+                steer: self.steer.as_fd(),
+                take: self.takes.then(|| self.take.as_fd()),
+            },
         )?;
         self.links = links;
+        self.pins.drop_old_stages()?;
         Ok(attached)
     }
 
@@ -177,11 +235,32 @@ impl Datapath {
     pub fn tune(&mut self, tunables: Tunables) -> Result<(), MapError> {
         self.options.tunables = tunables;
         self.limits.horizon = tunables.horizon;
-        let before = self.tables.settings.get(&0)?.unwrap_or_default();
-        self.tables.settings.set(
-            &0,
-            &load::settings(&tunables, before.hash_key, before.fib_ifindex),
-        )
+        change_settings(&self.tables.settings, self.pins.maps_dir(), |before| {
+            load::settings(&tunables, &before, before.hash_key, before.fib_ifindex)
+        })
+    }
+
+    /// The flags of [`weir_abi::maps::settings`] that are set.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn flags(&self) -> Result<u32, MapError> {
+        Ok(self.tables.settings.get(&0)?.unwrap_or_default().flags)
+    }
+
+    /// Sets or clears a flag of [`weir_abi::maps::settings`].
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn set_flag(&mut self, flag: u32, on: bool) -> Result<(), MapError> {
+        change_settings(&self.tables.settings, self.pins.maps_dir(), |before| Settings {
+            flags: if on {
+                before.flags | flag
+            } else {
+                before.flags & !flag
+            },
+            ..before
+        })
     }
 
     /// The key of the flow hash in use: configured, kept, or drawn when the maps were made.
@@ -213,17 +292,23 @@ impl Datapath {
                     tables,
                     links,
                     xdp,
+                    stages,
                     steer,
+                    take,
                     ..
                 } = self;
                 let detached = attach::drop_unwanted(&pins.links(), &[]);
-                drop((links, xdp, steer, tables));
+                drop((links, xdp, stages, steer, take, tables));
                 let restored = sysctl::restore(&options.state_dir);
-                let forgotten = assign::remove(&options.state_dir).map_err(|cause| OpenError::File {
-                    doing: "cannot remove the state in",
-                    path: options.state_dir.clone(),
-                    cause,
-                });
+                let dir = &options.state_dir;
+                let unlisted = crate::lists::remove(dir);
+                let forgotten = assign::remove(dir)
+                    .and(unlisted)
+                    .map_err(|cause| OpenError::File {
+                        doing: "cannot remove the state in",
+                        path: dir.clone(),
+                        cause,
+                    });
                 let removed = pins.remove();
                 detached.and(restored).and(forgotten).and(removed)
             }
@@ -241,7 +326,10 @@ impl Datapath {
             None
         });
         let known = assignment.is_some();
-        if let Some(state) = self.tables.read(assignment.unwrap_or_default())? {
+        if let Some(state) = self
+            .tables
+            .read(assignment.unwrap_or_default(), self.limits.cpus)?
+        {
             tracing::info!(
                 listen_addresses = state.services.len(),
                 backends = state.backends.len(),

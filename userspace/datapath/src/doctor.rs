@@ -4,12 +4,14 @@
 //! something is to be done, the mend.
 
 mod features;
+mod intake;
 mod interface;
 mod system;
 
 use std::fmt;
 
 use serde::Serialize;
+use weir_core::plan::Listen;
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
@@ -104,10 +106,11 @@ impl Report {
 }
 
 /// Looks at the box, and at these interfaces of the calling thread's network namespace (none: at those that are up and
-/// not `lo`).
-pub fn inspect(interfaces: &[String]) -> Report {
+/// not `lo`), and at what these transparent listeners need there.
+pub fn inspect(interfaces: &[String], transparent: &[Listen]) -> Report {
     let mut findings = system::inspect();
     findings.extend(interface::inspect(interfaces));
+    findings.extend(intake::inspect(interfaces, transparent));
     Report { findings }
 }
 
@@ -137,7 +140,7 @@ mod tests {
 
     #[test]
     fn every_box_can_be_looked_at_without_privilege() {
-        let report = inspect(&["lo".into(), "nosuchif0".into()]);
+        let report = inspect(&["lo".into(), "nosuchif0".into()], &[]);
         let about = |subject: &str| {
             report
                 .findings

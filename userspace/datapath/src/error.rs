@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use weir_core::ids::{ListenKey, ServiceName};
+use weir_core::{
+    ids::{ListenKey, PoolName, ServiceName},
+    plan::IpNet,
+};
 
 /// Why the datapath could not be opened or attached.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,21 @@ pub enum OpenError {
         /// What it should be.
         expected: String,
     },
+    /// A weir of another layout forwards flows that this one cannot go on with.
+    #[error(
+        "another version of weir, whose tables have another layout, forwards by the pins in {}: {flows} recorded flows \
+         ({translated} of them by full-nat) would be lost, since this version cannot read them; go on with that version until \
+         they are over, or start this one with --discard-flows: recorded flows are then placed anew by their hash, and \
+         those by full-nat break", dir.display()
+    )]
+    OtherLayout {
+        /// The other version's directory.
+        dir: PathBuf,
+        /// Entries of its flow tables.
+        flows: u64,
+        /// Those of them that full-nat needs.
+        translated: u64,
+    },
     /// The embedded object does not fit the layouts that this binary was built with.
     #[error("the eBPF object does not fit this binary: {0}; build both anew with `cargo xtask build`")]
     Object(String),
@@ -111,6 +129,16 @@ pub enum OpenError {
     Steer {
         /// The kernel's reason.
         cause: io::Error,
+    },
+    /// The tc program could not be attached.
+    #[error("{program} could not be attached to the ingress of interface {name}: {cause}{mend}", program = weir_abi::names::TAKE_PROGRAM)]
+    Take {
+        /// The interface.
+        name: String,
+        /// The kernel's reason.
+        cause: io::Error,
+        /// What the operator can do, with leading punctuation; may be empty.
+        mend: &'static str,
     },
     /// A sysctl could not be read or set.
     #[error(
@@ -180,6 +208,46 @@ pub enum Error {
         size: u32,
         /// Why not.
         cause: String,
+    },
+    /// `full-nat` without a source address of a family that the service listens on.
+    #[error(
+        "service {service}: no {family} address in the source of its pool, so full-nat cannot send to its {family} \
+         backends; add one to pools.NAME.source.addresses"
+    )]
+    NoSource {
+        /// The service.
+        service: ServiceName,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// A pool's range of source ports leaves some CPU without any.
+    #[error(
+        "pool {pool}: source ports {first} to {last} are fewer than the {cpus} CPUs of this machine, each of which \
+         needs some of its own; widen pools.{pool}.source.ports"
+    )]
+    FewPorts {
+        /// The pool.
+        pool: PoolName,
+        /// First port of the range.
+        first: u16,
+        /// Last port of the range.
+        last: u16,
+        /// CPUs that are there.
+        cpus: u32,
+    },
+    /// Two backends of a service have one QUIC server id.
+    #[error(
+        "service {service}: two of its backends have the same quic_id, so a connection id names neither; give each its own"
+    )]
+    QuicId {
+        /// The service.
+        service: ServiceName,
+    },
+    /// A network is to be taken off the lists that the configuration put on them.
+    #[error("{net} stands in [lists] of the configuration; take it out there and reload")]
+    Configured {
+        /// The network.
+        net: IpNet,
     },
     /// A socket cannot be used for steering.
     #[error(

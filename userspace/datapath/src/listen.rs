@@ -21,6 +21,8 @@ pub enum How {
     /// To a loopback address of the key's family and a port that the kernel picks: sk_lookup brings it connections for
     /// the key, and nothing from outside reaches it otherwise.
     Steered,
+    /// As [`Self::Steered`], for addresses that are not on the box: what comes of it may answer from them (IP_TRANSPARENT).
+    Transparent,
 }
 
 /// How the sockets behave.
@@ -61,12 +63,17 @@ impl ListenError {
     fn new(key: ListenKey, how: How, cause: io::Error) -> Self {
         let mend = match cause.raw_os_error() {
             Some(libc::EADDRINUSE) => "; another process has this port: `ss -lntup` shows which",
-            Some(libc::EACCES | libc::EPERM) if key.port < 1024 => {
+            Some(libc::EACCES | libc::EPERM) if key.port < 1024 && how == How::Bound => {
                 "; ports below 1024 need root or CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
+            }
+            Some(libc::EPERM) if how == How::Transparent => {
+                "; a transparent listener needs root or CAP_NET_ADMIN"
             }
             Some(libc::EADDRNOTAVAIL) => match how {
                 How::Bound => "; no interface of this box has the address",
-                How::Steered => "; the loopback interface is down or has no address of this family",
+                How::Steered | How::Transparent => {
+                    "; the loopback interface is down or has no address of this family"
+                }
             },
             Some(libc::EMFILE) => "; too many open files: raise RLIMIT_NOFILE (LimitNOFILE= in the unit)",
             Some(libc::EAFNOSUPPORT) => "; this kernel has the address family switched off",
@@ -93,7 +100,7 @@ pub fn bind(
 fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -> io::Result<Vec<OwnedFd>> {
     let mut address = match how {
         How::Bound => SocketAddr::new(key.addr, key.port),
-        How::Steered => SocketAddr::new(loopback(key.addr), 0),
+        How::Steered | How::Transparent => SocketAddr::new(loopback(key.addr), 0),
     };
     if how == How::Bound && address.port() != 0 {
         // SO_REUSEPORT would silently share the port with another process of the same user that set it too. A first
@@ -108,6 +115,9 @@ fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -
     for _ in 0..workers.max(1) {
         let socket = open(key.protocol, address)?;
         socket.set_reuse_port(true)?;
+        if how == How::Transparent {
+            crate::sys::set_transparent(&socket, address.is_ipv6())?;
+        }
         match key.protocol {
             Protocol::Tcp => {
                 socket.set_reuse_address(true)?;

@@ -28,8 +28,8 @@ use tokio::{
 };
 use weir_abi::NeighborEvent;
 
-/// How often the next hops of backends are touched. The kernel takes an entry for stale after 15 to 45 s.
-const REFRESH: Duration = Duration::from_secs(15);
+/// How often next hops are touched. The kernel takes an entry for stale after 15 to 45 s.
+pub(crate) const REFRESH: Duration = Duration::from_secs(15);
 
 /// Events taken from the buffer at once.
 const BATCH: usize = 256;
@@ -141,14 +141,7 @@ impl Neighbors {
     /// # Errors
     /// When the kernel refuses (the interface is gone, or has no link addresses).
     pub async fn resolve(&self, next_hop: IpAddr, ifindex: u32) -> Result<(), rtnetlink::Error> {
-        let request = self.handle.neighbours().add(ifindex, next_hop);
-        // NTF_USE is what a packet would do to the entry; an address or state is not given.
-        request
-            .state(NeighbourState::None)
-            .flags(NeighbourFlags::Use)
-            .replace()
-            .execute()
-            .await
+        touch(&self.handle, next_hop, ifindex).await
     }
 
     /// The next hop of an address by the kernel's routes; None for addresses of this box.
@@ -178,6 +171,18 @@ impl Neighbors {
             tracing::debug!(backend = %target, %error, "the next hop of a backend cannot be resolved");
         }
     }
+}
+
+/// Has the kernel resolve a link address, or confirm it if it is stale.
+pub(crate) async fn touch(handle: &Handle, next_hop: IpAddr, ifindex: u32) -> Result<(), rtnetlink::Error> {
+    let request = handle.neighbours().add(ifindex, next_hop);
+    // NTF_USE is what a packet would do to the entry; an address or state is not given.
+    request
+        .state(NeighbourState::None)
+        .flags(NeighbourFlags::Use)
+        .replace()
+        .execute()
+        .await
 }
 
 /// Waits for events and takes those there are, each next hop once. Waits for ever without a buffer.

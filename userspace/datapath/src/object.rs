@@ -25,8 +25,11 @@ pub(crate) fn bytes() -> Result<&'static [u8], OpenError> {
     }
 }
 
+/// Next hops on the way to clients that there is room for.
+const CLIENT_WAYS: u32 = 1024;
+
 /// Entries of the maps whose capacity the configuration chooses.
-pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 11] {
+pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 20] {
     let Capacities {
         service_keys,
         services,
@@ -35,6 +38,10 @@ pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 11] 
         flows,
         returns,
         return_flows,
+        nat_flows,
+        fragments,
+        lists,
+        clients,
         sockets,
         events,
     } = *capacities;
@@ -44,9 +51,22 @@ pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 11] 
         (names::SERVICES, service_keys),
         (names::BACKENDS, backends),
         (names::RINGS, ring_slots),
+        // A way that changes is a new entry beside the old one; the rest is for ways to clients.
+        (
+            names::NEXT_HOPS,
+            backends.saturating_mul(2).saturating_add(CLIENT_WAYS),
+        ),
         (names::FLOWS, flows),
         (names::RETURNS, returns),
         (names::RETURN_FLOWS, return_flows),
+        (names::NAT_FLOWS, nat_flows),
+        (names::NAT_REPLIES, nat_flows),
+        (names::NAT_CURSORS, services),
+        (names::FRAGMENTS, fragments),
+        (names::QUIC_IDS, backends),
+        (names::LISTS, lists),
+        (names::CLIENTS, clients),
+        (names::SERVICE_LIMITS, services),
         (names::SERVICE_TRAFFIC, services),
         (names::BACKEND_TRAFFIC, backends),
         (names::STEER, sockets),

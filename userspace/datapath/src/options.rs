@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weir_core::plan::XdpMode;
+use weir_core::plan::{Tunnel, XdpMode};
 
 /// What [`Datapath::open`](crate::Datapath::open) needs to know.
 #[derive(Clone, Debug)]
@@ -18,6 +18,9 @@ pub struct Options {
     /// Key of the flow hash; boxes that share it place flows alike. None: the key kept with the pins, or, the first
     /// time, one drawn at random.
     pub hash_key: Option<[u64; 2]>,
+    /// Whether flows that a weir of another layout forwards may be lost. Otherwise [`Datapath::open`](crate::Datapath::open)
+    /// refuses while there are any.
+    pub discard_flows: bool,
     /// What may change while the maps live.
     pub tunables: Tunables,
     /// Sizes of the maps. They are fixed once the maps are pinned.
@@ -36,6 +39,21 @@ pub struct Tunables {
     pub horizon: u32,
     /// New flows recorded per CPU and second; flows beyond it are forwarded unrecorded.
     pub record_limit: u32,
+    /// Whether every packet of a recorded flow is counted, at the price of a look-up.
+    pub accounting: bool,
+    /// Answers that XDP makes itself (echo, RST, ICMP errors) per CPU and second.
+    pub reply_limit: u32,
+    /// SYNs per CPU and second to services of the relay, beyond which they are answered by cookies, once
+    /// [`weir_abi::maps::settings::COOKIES`] is set.
+    pub cookie_rate: u32,
+    /// Seconds of silence after which the port of an open TCP flow by `full-nat` may be used again.
+    pub nat_tcp_idle: u32,
+    /// The same for UDP, in seconds.
+    pub nat_udp_idle: u32,
+    /// Seconds for which the port of a TCP flow by `full-nat` that ended rests.
+    pub nat_time_wait: u32,
+    /// Networks that the outer source addresses of `ipip` are taken from.
+    pub tunnel: Tunnel,
 }
 
 impl Default for Tunables {
@@ -45,6 +63,13 @@ impl Default for Tunables {
             udp_grace: 10,
             horizon: 3600,
             record_limit: 50_000,
+            accounting: false,
+            reply_limit: 1_000,
+            cookie_rate: 20_000,
+            nat_tcp_idle: 7_200,
+            nat_udp_idle: 180,
+            nat_time_wait: 60,
+            tunnel: Tunnel::default(),
         }
     }
 }
@@ -60,12 +85,20 @@ pub struct Capacities {
     pub backends: u32,
     /// Ring slots of all services together, 8 bytes each. A ring that changes needs its size twice for a moment.
     pub ring_slots: u32,
-    /// Flows remembered, least recently used first out.
+    /// Flows remembered. Beyond them flows are placed by their hash alone.
     pub flows: u32,
     /// Addresses of backends with port and protocol that replies come from.
     pub returns: u32,
     /// Flows of backends that several VIPs share.
     pub return_flows: u32,
+    /// Flows by `full-nat`, in each of its two tables.
+    pub nat_flows: u32,
+    /// Datagrams in fragments that are under way.
+    pub fragments: u32,
+    /// Networks that are allowed or banned. Allocated as needed.
+    pub lists: u32,
+    /// Networks of clients that are counted, for limits per source.
+    pub clients: u32,
     /// Addresses with port and protocol that are steered to a listening socket.
     pub sockets: u32,
     /// Bytes of the ring buffer for neighbor events; a power of two, at least a page.
@@ -82,6 +115,10 @@ impl Default for Capacities {
             flows: 512 << 10,
             returns: 16_384,
             return_flows: 128 << 10,
+            nat_flows: 128 << 10,
+            fragments: 8_192,
+            lists: 256 << 10,
+            clients: 64 << 10,
             sockets: 16_384,
             events: 64 << 10,
         }

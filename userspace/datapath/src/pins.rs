@@ -5,6 +5,9 @@
 //! <pins>/<ABI hash>/links/xdp-native-eth0, steer …     what keeps the programs attached
 //! ```
 //!
+//! `STAGES` belongs to one generation of programs, which hand packets to each other in a map of their own: while links go
+//! over to the next one, both run, each with its own stages. The older ones are kept beside as `STAGES-0 …` until then.
+//!
 //! The lock on `<pins>` (flock) goes with the process: nothing has to be cleaned up after a crash. Directories of other
 //! hashes are left by other versions; their links are taken over by `attach`, which then removes them.
 
@@ -22,6 +25,8 @@ use nix::{
     sys::statfs::{BPF_FS_MAGIC, statfs},
 };
 
+use weir_abi::names::STAGES;
+
 use crate::{
     error::OpenError,
     sys::{self, MapShape},
@@ -32,6 +37,7 @@ use crate::{
 pub(crate) struct Pins {
     root: PathBuf,
     own: PathBuf,
+    maps_dir: File,
     /// On the pin directory and the directory of the state, held for as long as the value lives.
     _locks: [Flock<File>; 2],
 }
@@ -59,9 +65,11 @@ impl Pins {
         for dir in [root, &own] {
             require_own(dir)?;
         }
+        let maps = own.join("maps");
         Ok(Self {
             root: root.to_owned(),
             own,
+            maps_dir: File::open(&maps).map_err(file("cannot open", &maps))?,
             _locks: locks,
         })
     }
@@ -69,6 +77,11 @@ impl Pins {
     /// Where the maps are pinned.
     pub(crate) fn maps(&self) -> PathBuf {
         self.own.join("maps")
+    }
+
+    /// The same, held open.
+    pub(crate) fn maps_dir(&self) -> &File {
+        &self.maps_dir
     }
 
     /// Where the links are pinned.
@@ -105,6 +118,50 @@ impl Pins {
             found.push(name);
         }
         Ok(found)
+    }
+
+    /// Puts the stages of the programs that are attached aside, so that the next ones get a map of their own. Several may
+    /// lie there, when a process ended before it attached.
+    pub(crate) fn put_stages_aside(&self) -> Result<(), OpenError> {
+        let dir = self.maps();
+        let own = dir.join(STAGES);
+        if !own.exists() {
+            return Ok(());
+        }
+        let free = (0_u32..)
+            .map(|nth| dir.join(format!("{STAGES}-{nth}")))
+            .find(|path| !path.exists());
+        free.map_or(Ok(()), |path| {
+            fs::rename(&own, path).map_err(file("cannot put aside", &own))
+        })
+    }
+
+    /// Removes stages that were put aside. No attached program may have them any more.
+    pub(crate) fn drop_old_stages(&self) -> Result<(), OpenError> {
+        let dir = self.maps();
+        let mut old = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(file("cannot list", &dir))? {
+            let path = entry.map_err(file("cannot list", &dir))?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name
+                .and_then(|name| name.strip_prefix(STAGES))
+                .is_some_and(|rest| rest.starts_with('-'))
+            {
+                old.push(path);
+            }
+        }
+        if old.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = sys::wait_for_programs() {
+            // They may be running: what they go on with stays until the next start.
+            tracing::debug!(%error, "stages of earlier programs are kept");
+            return Ok(());
+        }
+        for path in old {
+            fs::remove_file(&path).map_err(file("cannot remove", &path))?;
+        }
+        Ok(())
     }
 
     /// Directories of other versions.

@@ -124,6 +124,15 @@ pub(crate) fn settled(slots: &[Slot], now: u32, horizon: u32) -> Vec<(u32, Slot)
     slots.iter().enumerate().filter_map(settle).collect()
 }
 
+/// When the oldest change that the slots remember was made; None if they remember none.
+pub(crate) fn oldest(slots: &[Slot]) -> Option<u32> {
+    slots
+        .iter()
+        .map(|slot| slot.changed)
+        .filter(|&changed| changed != 0)
+        .min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,6 +196,7 @@ mod tests {
             )]
         );
         assert_eq!(settled(&slots, 120, 60), []);
+        assert_eq!((oldest(&slots), oldest(&slots[..1])), (Some(100), None));
     }
 
     #[test]

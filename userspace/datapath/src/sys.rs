@@ -5,6 +5,8 @@
 //! links in `attach`.
 
 pub(crate) mod ethtool;
+pub(crate) mod packet;
+pub(crate) mod test_run;
 
 use std::{
     ffi::CString,
@@ -23,8 +25,10 @@ mod cmd {
     pub(super) const MAP_LOOKUP_ELEM: libc::c_int = 1;
     pub(super) const MAP_UPDATE_ELEM: libc::c_int = 2;
     pub(super) const MAP_DELETE_ELEM: libc::c_int = 3;
+    pub(super) const MAP_GET_NEXT_KEY: libc::c_int = 4;
     pub(super) const OBJ_PIN: libc::c_int = 6;
     pub(super) const OBJ_GET: libc::c_int = 7;
+    pub(super) const PROG_TEST_RUN: libc::c_int = 10;
     pub(super) const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
     pub(super) const MAP_LOOKUP_BATCH: libc::c_int = 24;
     pub(super) const MAP_DELETE_BATCH: libc::c_int = 27;
@@ -53,18 +57,33 @@ plain!(
     u32,
     u64,
     weir_abi::Backend,
+    weir_abi::CaptureFilter,
+    weir_abi::ClientKey,
+    weir_abi::ClientState,
     weir_abi::FlowKey,
     weir_abi::FlowState,
+    weir_abi::FragmentKey,
+    weir_abi::FragmentState,
+    weir_abi::ListEntry,
+    weir_abi::NatFlow,
+    weir_abi::NatReply,
+    weir_abi::NatSource,
     weir_abi::NeighborEvent,
+    weir_abi::NextHop,
+    weir_abi::Prefix,
+    weir_abi::QuicKey,
     weir_abi::RecordLimit,
     weir_abi::ReturnKey,
     weir_abi::ReturnTarget,
     weir_abi::ReturnVip,
     weir_abi::Service,
     weir_abi::ServiceKey,
+    weir_abi::ServiceLimits,
     weir_abi::Settings,
     weir_abi::Slot,
+    weir_abi::Taken,
     weir_abi::Traffic,
+    weir_abi::Vlan,
 );
 
 /// One call of bpf(2).
@@ -163,13 +182,14 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// Calls `each` for every entry of a hash map (plain or LRU). Entries that come or go meanwhile may be missed or seen
+/// Calls `each` for every entry of a hash map (plain or LRU) or a trie. Entries that come or go meanwhile may be missed or seen
 /// twice.
 pub(crate) fn map_each<K: Plain, V: Plain>(map: impl AsFd, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
     // A batch must hold the largest bucket, or the kernel answers ENOSPC: then it is doubled.
     let mut size = 1024_usize;
     let (mut keys, mut values) = (vec![K::default(); size], vec![V::default(); size]);
-    // The kernel keeps its position here: a u32 for hash maps. Larger than any it may want.
+    // The kernel keeps its position here: a u32 for hash maps, a key for tries. Larger than any it may want.
+    const { assert!(size_of::<K>() <= size_of::<[u64; 8]>()) };
     let (mut position, mut next) = ([0_u64; 8], [0_u64; 8]);
     let mut first = true;
     loop {
@@ -183,7 +203,8 @@ pub(crate) fn map_each<K: Plain, V: Plain>(map: impl AsFd, mut each: impl FnMut(
             ..BatchAttr::default()
         };
         // SAFETY: BatchAttr is the batch member; keys and values hold `count` elements of the map's sizes (checked by
-        // `table`), the positions are larger than a hash map's 4 bytes.
+        // `table`), the positions are larger than a hash map's 4 bytes and (checked
+        // above) than any key.
         let last = match unsafe { bpf(cmd::MAP_LOOKUP_BATCH, &mut attr) } {
             Ok(_) => false,
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => true,
@@ -204,6 +225,52 @@ pub(crate) fn map_each<K: Plain, V: Plain>(map: impl AsFd, mut each: impl FnMut(
         position = next;
         first = false;
     }
+}
+
+/// The bytes of an array's first value, whatever their layout.
+pub(crate) fn map_first(map: impl AsFd) -> io::Result<Vec<u8>> {
+    let shape = map_shape(&map)?;
+    if shape.kind != weir_abi::spec::kind::ARRAY || shape.key_size as usize != size_of::<u32>() {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    let mut value = vec![0_u8; shape.value_size as usize];
+    let mut attr = ElemAttr {
+        map_fd: number(&map),
+        key: address(&0_u32),
+        value: address_mut(value.as_mut_slice()),
+        ..ElemAttr::default()
+    };
+    // SAFETY: ElemAttr is the element member; the key has an array's 4 bytes and the value as many as the kernel says
+    // one of this map has: it has one, not one per CPU.
+    unsafe { bpf(cmd::MAP_LOOKUP_ELEM, &mut attr) }?;
+    Ok(value)
+}
+
+/// Entries of a hash map of any layout. Where entries go meanwhile, the kernel may begin anew and count some twice; never
+/// more than fit.
+pub(crate) fn map_count(map: impl AsFd) -> io::Result<u64> {
+    let shape = map_shape(&map)?;
+    let most = u64::from(shape.max_entries);
+    let mut key = vec![0_u8; shape.key_size as usize];
+    let mut next = key.clone();
+    let mut count = 0;
+    while count < most {
+        let mut attr = ElemAttr {
+            map_fd: number(&map),
+            key: if count == 0 { 0 } else { address(key.as_slice()) },
+            value: address_mut(next.as_mut_slice()),
+            ..ElemAttr::default()
+        };
+        // SAFETY: ElemAttr is the element member, whose `value` is `next_key` here; both buffers have the size that the
+        // kernel says a key of this map has. Without a key the kernel gives the first one.
+        match unsafe { bpf(cmd::MAP_GET_NEXT_KEY, &mut attr) } {
+            Ok(_) => count += 1,
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(e) => return Err(e),
+        }
+        std::mem::swap(&mut key, &mut next);
+    }
+    Ok(count)
 }
 
 /// Deletes the keys given, as far as they are still there.
@@ -249,7 +316,7 @@ pub(crate) struct LinkShape {
     pub(crate) id: u32,
     pub(crate) program_id: u32,
     pad: u32,
-    /// XDP: the interface's index, 0 once it is gone. Network namespace: its inode, 0 once it is gone.
+    /// XDP and tc: the interface's index, 0 once it is gone. Network namespace: its inode, 0 once it is gone.
     pub(crate) target: u32,
     pad_end: u32,
 }
@@ -475,6 +542,29 @@ pub(crate) fn set_int_option(
     let value = std::ptr::from_ref(&value).cast();
     // SAFETY: the kernel reads `size` bytes at `value`, which lives until the call returns.
     if unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value, size) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Lets a socket have addresses that are not on this box. Needs CAP_NET_ADMIN or CAP_NET_RAW; whoever has the socket later
+/// does not.
+pub(crate) fn set_transparent(socket: impl AsFd, v6: bool) -> io::Result<()> {
+    let (level, name) = if v6 {
+        (libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
+    } else {
+        (libc::SOL_IP, libc::IP_TRANSPARENT)
+    };
+    set_int_option(socket, level, name, 1)
+}
+
+/// Returns when every program that runs now has ended (an RCU grace period).
+pub(crate) fn wait_for_programs() -> io::Result<()> {
+    let (none, any_cpu) = (0, 0);
+    // SAFETY: no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, none, any_cpu) };
+    if result == 0 {
         Ok(())
     } else {
         Err(io::Error::last_os_error())

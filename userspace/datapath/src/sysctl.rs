@@ -21,6 +21,9 @@ const WANTED: [(&str, &str); 2] = [
     ("net.ipv6.conf.lo.forwarding", "1"),
 ];
 
+/// Set only while SYN cookies are made (`datapath::cookies`): 2 makes the kernel answer every SYN with one.
+const SYNCOOKIES: (&str, &str) = ("net.ipv4.tcp_syncookies", "2");
+
 fn path(name: &str) -> PathBuf {
     Path::new("/proc/sys").join(name.replace('.', "/"))
 }
@@ -56,19 +59,43 @@ fn recorded(dir: &Path) -> BTreeMap<String, String> {
 
 /// Sets what weir needs, after recording what was there. A switch that the kernel does not have (IPv6 off) is left out.
 pub(crate) fn apply(dir: &Path) -> Result<(), OpenError> {
+    set(dir, &WANTED)
+}
+
+/// Has the kernel answer every SYN with a cookie.
+pub(crate) fn syncookies_on(dir: &Path) -> Result<(), OpenError> {
+    set(dir, &[SYNCOOKIES])
+}
+
+/// Sets back what [`syncookies_on`] changed, unless somebody has changed it since.
+pub(crate) fn syncookies_off(dir: &Path) -> Result<(), OpenError> {
+    let mut before = recorded(dir);
+    let (name, ours) = SYNCOOKIES;
+    let Some(old) = before.remove(name) else {
+        return Ok(());
+    };
+    set_back(name, ours, &old)?;
+    if before.is_empty() {
+        forget(dir)
+    } else {
+        store(dir, &before)
+    }
+}
+
+fn set(dir: &Path, wanted: &[(&'static str, &'static str)]) -> Result<(), OpenError> {
     let mut before = recorded(dir);
     let mut changes = Vec::new();
-    for (name, wanted) in WANTED {
+    for (name, wanted) in wanted {
         let fail = |cause| OpenError::Sysctl {
-            name: name.into(),
+            name: (*name).into(),
             doing: "read",
             cause,
         };
         match read(name).map_err(fail)? {
-            Some(value) if value != wanted => {
+            Some(value) if value != *wanted => {
                 // A record from before a crash knows the older, the true value.
-                before.entry(name.into()).or_insert_with(|| value.clone());
-                changes.push((name, value, wanted));
+                before.entry((*name).into()).or_insert_with(|| value.clone());
+                changes.push((*name, value, *wanted));
             }
             Some(_) | None => {}
         }
@@ -76,15 +103,7 @@ pub(crate) fn apply(dir: &Path) -> Result<(), OpenError> {
     if changes.is_empty() {
         return Ok(());
     }
-    let file = record(dir);
-    serde_json::to_vec_pretty(&before)
-        .map_err(io::Error::from)
-        .and_then(|text| write_atomically(&file, &text))
-        .map_err(|cause| OpenError::File {
-            doing: "cannot write",
-            path: file,
-            cause,
-        })?;
+    store(dir, &before)?;
     for (name, old, new) in changes {
         fs::write(path(name), new).map_err(|cause| OpenError::Sysctl {
             name: name.into(),
@@ -96,21 +115,42 @@ pub(crate) fn apply(dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Sets back what [`apply`] changed, unless somebody has changed it since, and forgets it.
+fn store(dir: &Path, before: &BTreeMap<String, String>) -> Result<(), OpenError> {
+    let file = record(dir);
+    serde_json::to_vec_pretty(before)
+        .map_err(io::Error::from)
+        .and_then(|text| write_atomically(&file, &text))
+        .map_err(|cause| OpenError::File {
+            doing: "cannot write",
+            path: file,
+            cause,
+        })
+}
+
+fn set_back(name: &str, ours: &str, old: &str) -> Result<(), OpenError> {
+    let fail = |doing| {
+        let name = name.to_owned();
+        move |cause| OpenError::Sysctl { name, doing, cause }
+    };
+    if read(name).map_err(fail("read"))?.as_deref() == Some(ours) {
+        fs::write(path(name), old).map_err(fail("set"))?;
+        tracing::info!(sysctl = name, old = ours, new = old, "sysctl set back");
+    }
+    Ok(())
+}
+
+/// Sets back what was changed, unless somebody has changed it since, and forgets it.
 pub(crate) fn restore(dir: &Path) -> Result<(), OpenError> {
     for (name, old) in recorded(dir) {
-        let Some((_, ours)) = WANTED.iter().find(|(wanted, _)| *wanted == name) else {
-            continue;
-        };
-        let fail = |doing| {
-            let name = name.clone();
-            move |cause| OpenError::Sysctl { name, doing, cause }
-        };
-        if read(&name).map_err(fail("read"))?.as_deref() == Some(ours) {
-            fs::write(path(&name), &old).map_err(fail("set"))?;
-            tracing::info!(sysctl = name, old = ours, new = old, "sysctl set back");
+        let known = WANTED.iter().chain([&SYNCOOKIES]);
+        if let Some((_, ours)) = known.into_iter().find(|(known, _)| *known == name) {
+            set_back(&name, ours, &old)?;
         }
     }
+    forget(dir)
+}
+
+fn forget(dir: &Path) -> Result<(), OpenError> {
     let file = record(dir);
     match fs::remove_file(&file) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(OpenError::File {

@@ -3,17 +3,20 @@
 //! Knows nothing of what the values mean. Errors carry the map's name.
 
 use std::{
+    collections::BTreeSet,
     io,
     marker::PhantomData,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use weir_abi::Slot;
+use weir_abi::{Slot, maps::filter};
+use weir_fastpath::filter::place;
 
 use crate::{
     error::MapError,
     sys::{self, MapShape, Plain, SharedWords},
+    tables::Handle,
 };
 
 /// A hash or array map with one value per key.
@@ -71,6 +74,16 @@ impl<K: Plain, V: Plain> Table<K, V> {
         })
     }
 
+    /// A handle of the same map with a descriptor of its own, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self, MapError> {
+        Ok(Self {
+            name: self.name,
+            fd: self.fd.try_clone().map_err(self.fail("duplicate"))?,
+            shape: self.shape,
+            types: PhantomData,
+        })
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -118,6 +131,28 @@ impl<K: Plain, V: Plain> Table<K, V> {
         sys::map_delete_all(&self.fd, &keys).map_err(self.fail("delete from"))?;
         Ok(keys.len())
     }
+
+    /// The same for a map that the programs write meanwhile: reading all of it takes a while, so what was picked is read
+    /// again just before it goes, and stays unless `same` finds in it (second) what was picked (first).
+    pub(crate) fn delete_if_still(
+        &self,
+        mut which: impl FnMut(&K, &V) -> bool,
+        same: impl Fn(&V, &V) -> bool,
+    ) -> Result<usize, MapError> {
+        let mut picked = Vec::new();
+        self.each(|key, value| {
+            if which(key, value) {
+                picked.push((*key, *value));
+            }
+        })?;
+        let mut gone = 0;
+        for (key, value) in picked {
+            if self.get(&key)?.is_some_and(|there| same(&value, &there)) {
+                gone += usize::from(self.delete(&key)?);
+            }
+        }
+        Ok(gone)
+    }
 }
 
 impl<V: Plain> PerCpu<V> {
@@ -135,6 +170,10 @@ impl<V: Plain> PerCpu<V> {
         &self.table
     }
 
+    pub(crate) fn cpus(&self) -> usize {
+        self.cpus
+    }
+
     /// The values of all CPUs at an index; empty past the end.
     pub(crate) fn get(&self, index: u32) -> Result<Vec<V>, MapError> {
         let mut values = vec![V::default(); self.cpus];
@@ -150,6 +189,111 @@ impl<V: Plain> PerCpu<V> {
     pub(crate) fn clear(&self, index: u32) -> Result<(), MapError> {
         let zero = vec![V::default(); self.cpus];
         sys::map_update(&self.table.fd, &index, &zero).map_err(self.table.fail("update"))
+    }
+}
+
+/// A map whose entries userspace does not read or write by bpf(2).
+#[derive(Debug)]
+pub(crate) struct Opaque {
+    name: &'static str,
+    fd: OwnedFd,
+    shape: MapShape,
+}
+
+impl Opaque {
+    pub(crate) fn new(name: &'static str, fd: BorrowedFd<'_>) -> Result<Self, MapError> {
+        let fail = |doing| {
+            move |cause| MapError {
+                map: name,
+                doing,
+                cause,
+            }
+        };
+        Ok(Self {
+            name,
+            shape: sys::map_shape(fd).map_err(fail("inspect"))?,
+            fd: fd.try_clone_to_owned().map_err(fail("duplicate"))?,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> Handle<'_> {
+        Handle {
+            name: self.name,
+            fd: self.fd.as_fd(),
+            shape: &self.shape,
+        }
+    }
+}
+
+/// The filter of addresses, mapped: words of bits.
+#[derive(Debug)]
+pub(crate) struct FilterMemory {
+    map: Opaque,
+    words: SharedWords,
+}
+
+impl FilterMemory {
+    pub(crate) fn new(name: &'static str, fd: BorrowedFd<'_>) -> Result<Self, MapError> {
+        let map = Opaque::new(name, fd)?;
+        let words = SharedWords::map(&map.fd, filter::VALUE).map_err(|cause| MapError {
+            map: name,
+            doing: "map into memory",
+            cause,
+        })?;
+        Ok(Self { map, words })
+    }
+
+    pub(crate) fn map(&self) -> &Opaque {
+        &self.map
+    }
+
+    /// Sets a bit. One past the end is left out; `weir_fastpath::filter` gives none.
+    pub(crate) fn set(&self, bit: u32) {
+        if let Some((word, mask)) = self.place(bit) {
+            word.fetch_or(mask, Ordering::Release);
+        }
+    }
+
+    /// Has every CPU look services up anew: after each change of `SERVICES`.
+    pub(crate) fn next_epoch(&self) {
+        if let Some(epoch) = self.words.words().get(filter::EPOCH) {
+            // 64 bits do not come round to 0.
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Clears a bit.
+    pub(crate) fn clear(&self, bit: u32) {
+        if let Some((word, mask)) = self.place(bit) {
+            word.fetch_and(!mask, Ordering::Release);
+        }
+    }
+
+    /// A word as it is now; 0 past the end.
+    pub(crate) fn word(&self, index: u32) -> u64 {
+        let word = self.words.words().get(index as usize);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// The bits that are set.
+    pub(crate) fn bits(&self) -> BTreeSet<u32> {
+        let words = self.words.words().iter().take(filter::WORDS);
+        let words = words.map(|word| word.load(Ordering::Acquire));
+        let bits = (0_u32..)
+            .step_by(64)
+            .zip(words)
+            .filter(|(_, word)| *word != 0)
+            .flat_map(|(first, word)| {
+                (0..64)
+                    .filter(move |bit| word >> bit & 1 != 0)
+                    .map(move |bit| first + bit)
+            });
+        bits.collect()
+    }
+
+    fn place(&self, bit: u32) -> Option<(&AtomicU64, u64)> {
+        let (word, mask) = place(bit);
+        Some((self.words.words().get(word as usize)?, mask))
     }
 }
 

@@ -10,18 +10,19 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use weir_abi::{
-    Backend, FlowKey, FlowState, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey,
-    Settings, Traffic, maps::action, names,
+    Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
+    ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget,
+    ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Taken, Traffic, Vlan, maps::action, names,
 };
-use weir_core::ids::{ListenKey, Protocol};
+use weir_core::ids::{ListenKey, Protocol, Scope};
 
 use crate::{
     assign::Assignment,
-    changes::{Op, State},
+    changes::{Op, State, address_key, source_areas},
     error::{MapError, OpenError},
     rings::Area,
     sys::MapShape,
-    table::{PerCpu, RingMemory, Table},
+    table::{FilterMemory, Opaque, PerCpu, RingMemory, Table},
 };
 
 /// Every pinned map.
@@ -30,16 +31,33 @@ pub(crate) struct Tables {
     pub(crate) services: Table<ServiceKey, Service>,
     pub(crate) backends: Table<u32, Backend>,
     pub(crate) rings: RingMemory,
+    pub(crate) filter: FilterMemory,
+    pub(crate) next_hops: Table<u32, NextHop>,
+    pub(crate) routes: Table<Prefix, u32>,
+    pub(crate) vlans: Table<u32, Vlan>,
     pub(crate) flows: Table<FlowKey, FlowState>,
     pub(crate) returns: Table<ReturnKey, ReturnTarget>,
     pub(crate) return_flows: Table<FlowKey, ReturnVip>,
+    pub(crate) nat_flows: Table<FlowKey, NatFlow>,
+    pub(crate) nat_replies: Table<FlowKey, NatReply>,
+    pub(crate) nat_sources: Table<u32, NatSource>,
+    pub(crate) nat_cursors: PerCpu<u64>,
+    pub(crate) fragments: Table<FragmentKey, FragmentState>,
+    pub(crate) quic_ids: Table<QuicKey, u32>,
+    pub(crate) lists: Table<Prefix, ListEntry>,
+    pub(crate) clients: Table<ClientKey, ClientState>,
+    pub(crate) service_limits: Table<u32, ServiceLimits>,
     pub(crate) settings: Table<u32, Settings>,
     pub(crate) reasons: PerCpu<u64>,
     pub(crate) service_traffic: PerCpu<Traffic>,
     pub(crate) backend_traffic: PerCpu<Traffic>,
     pub(crate) record_limit: PerCpu<RecordLimit>,
+    pub(crate) capture: Table<u32, CaptureFilter>,
+    pub(crate) captured: Opaque,
+    pub(crate) stages: Table<u32, u32>,
     pub(crate) steer: Table<ServiceKey, u32>,
     pub(crate) sockets: Table<u32, u32>,
+    pub(crate) taken: Table<Prefix, Taken>,
 }
 
 /// A handle of any map, for what does not depend on its types.
@@ -60,6 +78,9 @@ fn fd<'a>(loaded: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, OpenEr
     | Map::HashMap(data)
     | Map::LruHashMap(data)
     | Map::PerCpuArray(data)
+    | Map::LpmTrie(data)
+    | Map::ProgramArray(data)
+    | Map::RingBuf(data)
     | Map::SockMap(data) = map
     {
         Ok(data.fd().as_fd())
@@ -98,16 +119,39 @@ impl Tables {
                 let (name, fd) = get(names::RINGS)?;
                 RingMemory::new(name, fd)?
             },
+            filter: {
+                let (name, fd) = get(names::FILTER)?;
+                FilterMemory::new(name, fd)?
+            },
+            next_hops: table!(names::NEXT_HOPS),
+            routes: table!(names::ROUTES),
+            vlans: table!(names::VLANS),
             flows: table!(names::FLOWS),
             returns: table!(names::RETURNS),
             return_flows: table!(names::RETURN_FLOWS),
+            nat_flows: table!(names::NAT_FLOWS),
+            nat_replies: table!(names::NAT_REPLIES),
+            nat_sources: table!(names::NAT_SOURCES),
+            nat_cursors: per_cpu!(names::NAT_CURSORS),
+            fragments: table!(names::FRAGMENTS),
+            quic_ids: table!(names::QUIC_IDS),
+            lists: table!(names::LISTS),
+            clients: table!(names::CLIENTS),
+            service_limits: table!(names::SERVICE_LIMITS),
             settings: table!(names::SETTINGS),
             reasons: per_cpu!(names::REASONS),
             service_traffic: per_cpu!(names::SERVICE_TRAFFIC),
             backend_traffic: per_cpu!(names::BACKEND_TRAFFIC),
             record_limit: per_cpu!(names::RECORD_LIMIT),
+            capture: table!(names::CAPTURE),
+            captured: {
+                let (name, fd) = get(names::CAPTURED)?;
+                Opaque::new(name, fd)?
+            },
+            stages: table!(names::STAGES),
             steer: table!(names::STEER),
             sockets: table!(names::SOCKETS),
+            taken: table!(names::TAKEN),
         })
     }
 
@@ -124,17 +168,39 @@ impl Tables {
             of(&self.services),
             of(&self.backends),
             of(self.rings.table()),
+            self.filter.map().handle(),
+            of(&self.next_hops),
+            of(&self.routes),
+            of(&self.vlans),
             of(&self.flows),
             of(&self.returns),
             of(&self.return_flows),
+            of(&self.nat_flows),
+            of(&self.nat_replies),
+            of(&self.nat_sources),
+            of(self.nat_cursors.table()),
+            of(&self.fragments),
+            of(&self.quic_ids),
+            of(&self.lists),
+            of(&self.clients),
+            of(&self.service_limits),
             of(&self.settings),
             of(self.reasons.table()),
             of(self.service_traffic.table()),
             of(self.backend_traffic.table()),
             of(self.record_limit.table()),
+            of(&self.capture),
+            self.captured.handle(),
+            of(&self.stages),
             of(&self.steer),
             of(&self.sockets),
+            of(&self.taken),
         ]
+    }
+
+    /// CPUs that the machine can have.
+    pub(crate) fn cpus(&self) -> u32 {
+        u32::try_from(self.reasons.cpus()).unwrap_or(u32::MAX)
     }
 
     /// Carries one operation out.
@@ -145,27 +211,48 @@ impl Tables {
                     .delete_where(|_, state| indices.contains(&state.backend))?;
                 self.return_flows
                     .delete_where(|_, vip| indices.contains(&vip.backend))?;
+                self.nat_flows
+                    .delete_where(|_, flow| indices.contains(&flow.backend))?;
+                self.nat_replies
+                    .delete_where(|_, reply| indices.contains(&reply.backend))?;
+                self.fragments
+                    .delete_where(|_, state| indices.contains(&state.backend))?;
             }
-            Op::ResetService(id) => self.service_traffic.clear(*id)?,
+            Op::SetFilter(bits) => bits.iter().for_each(|&bit| self.filter.set(bit)),
+            Op::ClearFilter(bits) => bits.iter().for_each(|&bit| self.filter.clear(bit)),
+            Op::ResetService(id) => {
+                self.service_traffic.clear(*id)?;
+                self.clients.delete_where(|key, _| key.service == *id)?;
+            }
             Op::ResetBackend(index) => self.backend_traffic.clear(*index)?,
             Op::SetBackend(index, value) => self.backends.set(index, value)?,
             Op::SetReturn(key, value) => self.returns.set(key, value)?,
+            Op::SetQuic(key, index) => self.quic_ids.set(key, index)?,
+            Op::SetSource(index, value) => self.nat_sources.set(index, value)?,
+            Op::SetLimits(id, value) => self.service_limits.set(id, value)?,
             Op::WriteRing(area, slots) => self.rings.write(area.offset, slots),
             Op::SettleSlots(slots) => {
                 for (index, slot) in slots {
                     self.rings.write(*index, std::slice::from_ref(slot));
                 }
             }
-            Op::SetService(key, value) => self.services.set(key, value)?,
-            Op::DeleteService(key) => drop(self.services.delete(key)?),
+            Op::SetService(key, value) => {
+                self.services.set(key, value)?;
+                self.filter.next_epoch();
+            }
+            Op::DeleteService(key) => {
+                self.services.delete(key)?;
+                self.filter.next_epoch();
+            }
             Op::DeleteReturn(key) => drop(self.returns.delete(key)?),
+            Op::DeleteQuic(key) => drop(self.quic_ids.delete(key)?),
         }
         Ok(())
     }
 
     /// What the maps hold, read through the numbers that the state file says were given. None if they do not belong
     /// together: then nobody can tell which backend a number stands for.
-    pub(crate) fn read(&self, assignment: Assignment) -> Result<Option<State>, MapError> {
+    pub(crate) fn read(&self, assignment: Assignment, cpus: u32) -> Result<Option<State>, MapError> {
         let mut state = State {
             assignment,
             ..State::default()
@@ -174,6 +261,9 @@ impl Tables {
         self.services
             .each(|key, value| match listen_key(key.addr, key.port_proto) {
                 Some(listen) => drop(state.services.insert(listen, *value)),
+                None if *key == address_key(key.addr.to_ip()) => {
+                    state.addresses.insert(key.addr.to_ip(), *value);
+                }
                 None => strange = true,
             })?;
         self.returns
@@ -187,9 +277,29 @@ impl Tables {
                 .get(&index)?
                 .filter(|value| *value != Backend::default())
             {
+                if value.next_hop != 0 {
+                    state.next_hops.insert(value.addr.to_ip(), value.next_hop);
+                }
                 state.backends.insert(index, value);
             }
         }
+        self.quic_ids.each(|key, index| {
+            state.quic_ids.insert((*key).into(), *index);
+        })?;
+        for id in 0..self.service_limits.shape().max_entries {
+            let limits = self.service_limits.get(&id)?;
+            if let Some(limits) = limits.filter(|limits| *limits != ServiceLimits::default()) {
+                state.limits.insert(id, limits);
+            }
+        }
+        for area in source_areas(&state, cpus) {
+            for index in area.offset..area.offset.saturating_add(area.len) {
+                if let Some(source) = self.nat_sources.get(&index)? {
+                    state.sources.insert(index, source);
+                }
+            }
+        }
+        state.filter = self.filter.bits();
         Ok((!strange && self.belong_together(&state)).then_some(state))
     }
 
@@ -226,12 +336,22 @@ impl Tables {
             });
             let end = service.ring_offset.checked_add(service.ring_len);
             ids.contains_key(&service.id)
-                && (service.action == action::RELAY || service.action == action::NAT)
+                && service.action <= action::IPIP
                 && end.is_some_and(|end| end <= slots)
         });
+        let addresses = state
+            .addresses
+            .values()
+            .all(|entry| entry.action == action::ADDRESS);
+        let quic_ids = state
+            .quic_ids
+            .iter()
+            .all(|(name, index)| ids.contains_key(&name.service) && indices.contains_key(index));
         backends
             && returns
             && services
+            && addresses
+            && quic_ids
             && areas.iter().all(|area| {
                 let ring = self.rings.read(area.offset, area.len);
                 ring.iter()
@@ -243,9 +363,22 @@ impl Tables {
     /// half a table.
     pub(crate) fn clear(&self) -> Result<(), MapError> {
         self.services.delete_where(|_, _| true)?;
+        self.filter.next_epoch();
         self.returns.delete_where(|_, _| true)?;
+        self.quic_ids.delete_where(|_, _| true)?;
         self.flows.delete_where(|_, _| true)?;
         self.return_flows.delete_where(|_, _| true)?;
+        self.nat_flows.delete_where(|_, _| true)?;
+        self.nat_replies.delete_where(|_, _| true)?;
+        self.fragments.delete_where(|_, _| true)?;
+        self.clients.delete_where(|_, _| true)?;
+        self.filter
+            .bits()
+            .into_iter()
+            .for_each(|bit| self.filter.clear(bit));
+        for id in 0..self.service_limits.shape().max_entries {
+            self.service_limits.set(&id, &ServiceLimits::default())?;
+        }
         for index in 0..self.backends.shape().max_entries {
             if self
                 .backends
@@ -278,6 +411,7 @@ pub(crate) fn listen_key(addr: weir_abi::Addr16, port_proto: u32) -> Option<List
         addr: addr.to_ip(),
         port,
         protocol,
+        scope: Scope::Address,
     })
 }
 
@@ -292,11 +426,12 @@ mod tests {
     fn keys_survive_the_way_into_the_map_and_back() {
         for addr in ["192.0.2.10", "2001:db8::10"] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                for port in [1, 53, 8080, u16::MAX] {
+                for port in [0, 1, 53, 8080, u16::MAX] {
                     let key = ListenKey {
                         addr: addr.parse().unwrap(),
                         port,
                         protocol,
+                        scope: Scope::Address,
                     };
                     let raw = service_key(&key);
                     assert_eq!(listen_key(raw.addr, raw.port_proto), Some(key));

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assign::write_atomically;
 
-/// IFA_PROTO of weir's addresses. The kernel itself uses 1 to 3, keepalived 18.
+/// IFA_PROTO of weir's addresses, but for those of virtual routers. The kernel itself uses 1 to 3, keepalived 18.
 pub const MARK: u8 = 119;
 
 /// Why virtual addresses could not be put right.
@@ -35,6 +35,9 @@ pub enum VipError {
         "interface {0:?} does not exist in this network namespace; correct node.interfaces or create it first"
     )]
     NoInterface(String),
+    /// The interface of a virtual router does not exist.
+    #[error("interface {0:?} of a virtual router does not exist in this network namespace; create it first")]
+    NoLink(String),
     /// The kernel refused.
     #[error("cannot {doing}: {cause}{mend}")]
     Netlink {
@@ -78,17 +81,17 @@ pub enum VipChange {
 
 /// One address on one interface.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Debug)]
-struct Place {
-    address: IpAddr,
-    ifindex: u32,
+pub(crate) struct Place {
+    pub(crate) address: IpAddr,
+    pub(crate) ifindex: u32,
 }
 
 /// An address that the box has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Present {
-    place: Place,
-    prefix: u8,
-    marked: bool,
+pub(crate) struct Present {
+    pub(crate) place: Place,
+    pub(crate) prefix: u8,
+    pub(crate) marked: bool,
 }
 
 /// The virtual addresses of this box.
@@ -171,6 +174,33 @@ impl Vips {
         Ok(done)
     }
 
+    /// The addresses that weir has added and that are still there.
+    ///
+    /// # Errors
+    /// When the addresses of the box cannot be read.
+    pub async fn own(&self) -> Result<Vec<IpAddr>, VipError> {
+        let recorded = self.recorded()?;
+        let present = self.present().await?;
+        let own = present.iter().filter(|p| recorded.contains(&p.place));
+        Ok(own.map(|p| p.place.address).collect())
+    }
+
+    /// Those of `addresses` that the box has and weir has not added: others use them too.
+    ///
+    /// # Errors
+    /// When the addresses of the box cannot be read.
+    pub async fn foreign(&self, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, VipError> {
+        let recorded = self.recorded()?;
+        let present = self.present().await?;
+        let theirs = |address: &&IpAddr| {
+            let address = address.to_canonical();
+            present
+                .iter()
+                .any(|p| p.place.address == address && !p.marked && !recorded.contains(&p.place))
+        };
+        Ok(addresses.iter().filter(theirs).copied().collect())
+    }
+
     /// Removes every address that weir added.
     ///
     /// # Errors
@@ -224,7 +254,7 @@ impl Vips {
             .try_collect()
             .await
             .map_err(|e| refused("list the addresses of this box".into(), e))?;
-        Ok(messages.iter().filter_map(present).collect())
+        Ok(messages.iter().filter_map(|m| present(m, MARK)).collect())
     }
 
     async fn add(&self, place: Place) -> Result<(), VipError> {
@@ -233,13 +263,14 @@ impl Vips {
             .address()
             .add(place.ifindex, place.address, width(place.address))
             .replace();
-        *request.message_mut() = message(place);
+        *request.message_mut() = message(place, width(place.address), MARK);
         let doing = || format!("add {} to interface {}", place.address, place.ifindex);
         request.execute().await.map_err(|e| refused(doing(), e))
     }
 
     async fn delete(&self, place: Place) -> Result<(), VipError> {
-        match self.handle.address().del(message(place)).execute().await {
+        let message = message(place, width(place.address), MARK);
+        match self.handle.address().del(message).execute().await {
             Err(e) if errno(&e) == Some(libc::EADDRNOTAVAIL) => Ok(()),
             Err(e) => {
                 let doing = format!("remove {} from interface {}", place.address, place.ifindex);
@@ -324,22 +355,22 @@ fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-/// The netlink message for an address of weir's.
-fn message(place: Place) -> AddressMessage {
+/// The netlink message for an address of weir's, with its mark.
+pub(crate) fn message(place: Place, prefix: u8, mark: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = if place.address.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
-    message.header.prefix_len = width(place.address);
+    message.header.prefix_len = prefix;
     message.header.index = place.ifindex;
     message.header.scope = AddressScope::Universe;
     message.attributes.push(AddressAttribute::Local(place.address));
     message.attributes.push(AddressAttribute::Address(place.address));
     message
         .attributes
-        .push(AddressAttribute::Protocol(AddressProtocol::Other(MARK)));
+        .push(AddressAttribute::Protocol(AddressProtocol::Other(mark)));
     if place.address.is_ipv6() {
         // No duplicate address detection: the address must work at once, and another box of a pair may have it still.
         message
@@ -354,8 +385,8 @@ fn message(place: Place) -> AddressMessage {
     message
 }
 
-/// An address of this box as the kernel lists it.
-fn present(message: &AddressMessage) -> Option<Present> {
+/// An address of this box as the kernel lists it, and whether it has that mark.
+pub(crate) fn present(message: &AddressMessage, mark: u8) -> Option<Present> {
     let (mut local, mut address, mut marked) = (None, None, false);
     for attribute in &message.attributes {
         if let AddressAttribute::Local(ip) = attribute {
@@ -363,7 +394,7 @@ fn present(message: &AddressMessage) -> Option<Present> {
         } else if let AddressAttribute::Address(ip) = attribute {
             address = Some(*ip);
         } else if let AddressAttribute::Protocol(protocol) = attribute {
-            marked = *protocol == AddressProtocol::Other(MARK);
+            marked = *protocol == AddressProtocol::Other(mark);
         }
     }
     // IPv6 and ordinary interfaces have one; a point-to-point IPv4 address has the peer's in `Address`.
@@ -378,7 +409,7 @@ fn present(message: &AddressMessage) -> Option<Present> {
     })
 }
 
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     if let rtnetlink::Error::NetlinkError(message) = error {
         message.to_io().raw_os_error()
     } else {
@@ -386,7 +417,7 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
     }
 }
 
-fn refused(doing: String, error: rtnetlink::Error) -> VipError {
+pub(crate) fn refused(doing: String, error: rtnetlink::Error) -> VipError {
     let cause = if let rtnetlink::Error::NetlinkError(message) = &error {
         message.to_io()
     } else {

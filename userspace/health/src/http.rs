@@ -22,14 +22,11 @@ const USUAL_HEAD: usize = 4096;
 /// Most headers of one head.
 const MAX_HEADERS: usize = 256;
 
-const USER_AGENT: &str = concat!("weir-health/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("weir-health/", env!("CARGO_PKG_VERSION"));
 
 /// The request of a check. Fails, as our own fault, if a part of it would break the request's form.
 pub(crate) fn request(target: SocketAddr, check: &HttpCheck) -> Result<Vec<u8>, Failure> {
-    let host = check
-        .host
-        .clone()
-        .unwrap_or_else(|| default_host(target, check.tls.is_some()));
+    let host = host(target, check);
     for (what, text) in [("method", &check.method), ("path", &check.path), ("host", &host)] {
         if text.is_empty() || text.bytes().any(|b| b <= b' ' || b == 0x7f) {
             return Err(Failure::Internal(format!(
@@ -47,6 +44,12 @@ pub(crate) fn request(target: SocketAddr, check: &HttpCheck) -> Result<Vec<u8>, 
          \r\n"
     )
     .into_bytes())
+}
+
+/// The host that is asked for.
+pub(crate) fn host(target: SocketAddr, check: &HttpCheck) -> String {
+    let default = || default_host(target, check.tls.is_some());
+    check.host.clone().unwrap_or_else(default)
 }
 
 /// The target as a `Host`: without the scheme's own port (RFC 9110, 4.2.3), without a zone (RFC 9110, 4.2 and RFC 6874:

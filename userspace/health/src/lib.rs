@@ -11,9 +11,11 @@
 
 mod failure;
 mod http;
+mod http2;
+mod origin;
 mod prober;
 mod runner;
 mod tls;
 
-pub use prober::Prober;
+pub use prober::{Prober, Target};
 pub use runner::{Command, ProbeRunner};

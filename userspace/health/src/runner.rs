@@ -20,7 +20,7 @@ use weir_core::{
     health::{Failure, Outcome, ProbeResult},
 };
 
-use crate::Prober;
+use crate::{Prober, Target};
 
 /// What a [`ProbeRunner`] is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,13 +119,25 @@ impl Probes {
                 key: _,
                 target,
                 kind,
+                from,
+                proxy,
                 timeout,
             }) = self.waiting.pop_front()
         {
             let prober = self.prober.clone();
-            let task = self
-                .tasks
-                .spawn(async move { prober.probe(target, &kind, timeout).await });
+            let task = self.tasks.spawn(async move {
+                prober
+                    .probe(
+                        Target {
+                            address: target,
+                            from,
+                            proxy,
+                        },
+                        &kind,
+                        timeout,
+                    )
+                    .await
+            });
             self.ids.insert(task.id(), id);
             self.running.insert(id, task);
         }

@@ -12,19 +12,21 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    ClientConfig,
+    client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::ServerName,
 };
 use tokio::sync::OnceCell;
 use weir_core::{
     health::Failure,
-    plan::{HttpCheck, TlsCheck},
+    plan::{HttpCheck, HttpProtocol, TlsCheck},
 };
+use weir_tls::{Anybody, Roots};
+
+/// The protocols, as ALPN names them.
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
+pub(crate) const HTTP2: &[u8] = b"h2";
 
 /// Client configurations, made when they are first needed.
 #[derive(Debug, Default)]
@@ -44,7 +46,11 @@ struct Stamp {
 
 impl Configs {
     /// The configuration for a check. What is wrong with the certificates it should believe is our own fault.
-    pub(crate) async fn get(&self, check: &TlsCheck) -> Result<Arc<ClientConfig>, Failure> {
+    pub(crate) async fn get(
+        &self,
+        check: &TlsCheck,
+        protocol: HttpProtocol,
+    ) -> Result<Arc<ClientConfig>, Failure> {
         let made = match (check.verify, &check.ca) {
             (false, _) => self
                 .unverified
@@ -58,7 +64,11 @@ impl Configs {
                 .cloned(),
             (true, Some(path)) => self.bundle(path).await,
         };
-        made.map_err(Failure::Internal)
+        let made = made.map_err(Failure::Internal)?;
+        Ok(match protocol.is_http2() {
+            true => http2(&made),
+            false => made,
+        })
     }
 
     async fn bundle(&self, path: &Path) -> Result<Arc<ClientConfig>, String> {
@@ -107,46 +117,24 @@ fn stamp(path: &Path) -> io::Result<Stamp> {
 }
 
 fn bundle(path: &Path) -> Result<Arc<ClientConfig>, String> {
-    let certs = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let certs = certs.map_err(|e| unreadable(path, &e))?;
-    if certs.is_empty() {
-        return Err(unreadable(path, &"no certificate in it"));
-    }
-    let mut roots = RootCertStore::empty();
-    for cert in certs {
-        roots.add(cert).map_err(|e| unreadable(path, &e))?;
-    }
-    verified(roots)
+    let pem = fs::read(path).map_err(|e| unreadable(path, &e))?;
+    verified(Roots::read(&pem).map_err(|e| unreadable(path, &e))?)
 }
 
 fn system() -> Result<Arc<ClientConfig>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    // Some roots of a system are often of a kind that can't be used: the others count.
-    let (usable, _) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        let why = found
-            .errors
-            .first()
-            .map_or_else(String::new, |e| format!(" ({e})"));
-        return Err(format!(
-            "no root certificates on this system{why}: install ca-certificates, or name a bundle with `ca`"
-        ));
-    }
-    verified(roots)
+    verified(Roots::of_system().map_err(|e| e.to_string())?)
 }
 
-fn verified(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+fn verified(roots: Roots) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?;
-    Ok(finish(
-        builder.with_root_certificates(roots).with_no_client_auth(),
-    ))
+    let builder = builder.with_root_certificates(roots.store());
+    Ok(finish(builder.with_no_client_auth()))
 }
 
 fn unverified() -> Result<Arc<ClientConfig>, String> {
     let provider = provider();
-    let verifier = Arc::new(AcceptsAnyCertificate(provider.clone()));
+    let verifier = Arc::new(Anybody::new(provider.clone()));
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| e.to_string())?;
     Ok(finish(
@@ -164,7 +152,14 @@ fn provider() -> Arc<CryptoProvider> {
 fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
     // Each check is to see the certificate anew: a resumed session would not show that it has expired meanwhile.
     config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![HTTP1.to_vec()];
+    Arc::new(config)
+}
+
+/// The same for a check in HTTP/2.
+fn http2(config: &ClientConfig) -> Arc<ClientConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP2.to_vec()];
     Arc::new(config)
 }
 
@@ -204,47 +199,6 @@ fn without_port(host: &str) -> &str {
             }
         }
         Some(_) | None => host,
-    }
-}
-
-/// For checks with `verify` off: whoever answers is believed. Such a check says that TLS works there, not who it is.
-#[derive(Debug)]
-struct AcceptsAnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptsAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    // A signature proves possession of a key that nobody has vouched for: it would prove nothing. And checking it would
-    // refuse certificates that can't be read, which `verify` off is there to bear with.
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

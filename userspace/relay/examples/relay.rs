@@ -7,10 +7,10 @@ use std::{env, net::SocketAddr, os::fd::OwnedFd, process::ExitCode, sync::Arc, t
 
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use weir_core::{
-    ids::{BackendKey, ListenKey, PoolName, Protocol, ServiceName},
+    ids::{BackendKey, ListenKey, PoolName, Protocol, Scope, ServiceName},
     plan::{
-        Admin, Backend, Balance, Forwarded, Http, Limits, Listen, Mode, Node, Plan, Pool, Service, Tcp,
-        Timeouts, XdpMode,
+        Admin, Backend, Balance, Forwarded, Http, Limits, Listen, Mode, Node, Plan, Pool, Rewrite, Service,
+        Tcp, Timeouts, Wire, XdpMode,
     },
 };
 use weir_relay::{AccessLog, Listener, Options, Relay};
@@ -45,6 +45,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         addr: at.ip(),
         port: at.port(),
         protocol: Protocol::Tcp,
+        scope: Scope::Address,
     };
     let listener = Listener {
         key,
@@ -68,6 +69,7 @@ fn listen(at: SocketAddr) -> std::io::Result<OwnedFd> {
 fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
     let minute = Duration::from_secs(60);
     let timeouts = Timeouts {
+        handshake: Duration::from_secs(5),
         connect: minute,
         request_head: minute,
         client: minute,
@@ -83,10 +85,18 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
                 head: 64 << 10,
                 headers: 128,
                 body: None,
+                body_rate: None,
                 connections: 10_000,
             },
             trusted_proxies: Vec::new(),
             forwarded: Forwarded::XForwardedFor,
+            wire: Wire::default(),
+            http2: weir_core::plan::ClientHttp2::default(),
+            forwarded_fields: Vec::new(),
+            websocket: weir_core::plan::WebSocket::default(),
+            request_id: None,
+            rewrite: Rewrite::default(),
+            rules: Vec::new(),
             request_headers: Vec::new(),
             response_headers: Vec::new(),
         })
@@ -94,10 +104,12 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
         Mode::Tcp(Tcp {
             timeouts,
             connections: 10_000,
+            passthrough: None,
         })
     };
     let pool = PoolName::new("bench");
     let backend = |address: &SocketAddr| Backend {
+        quic_id: None,
         key: BackendKey {
             pool: pool.clone(),
             address: *address,
@@ -105,9 +117,13 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
         name: address.to_string().into(),
         weight: 1,
         backup: false,
+        max_connections: None,
     };
     Plan {
+        export: None,
+        lists: weir_core::plan::Lists::default(),
         node: Node {
+            tunnel: weir_core::plan::Tunnel::default(),
             name: "bench".into(),
             interfaces: Vec::new(),
             xdp: XdpMode::Off,
@@ -116,25 +132,38 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
             pins: "/".into(),
             hash_key: None,
         },
+        access_log: weir_core::plan::AccessLog::default(),
         admin: Admin {
             socket: "/".into(),
             http: None,
         },
         pools: vec![Arc::new(Pool {
+            source: None,
             name: pool.clone(),
             balance: Balance::RoundRobin,
             backends: backends.iter().map(backend).collect(),
             check: None,
+            connections: weir_core::plan::Connections::default(),
+            retries: weir_core::plan::Retries::default(),
+            protocol: weir_core::plan::HttpProtocol::default(),
+            http2: weir_core::plan::Http2::default(),
+            tls: None,
+            proxy: None,
+            client_source: None,
         })],
         services: vec![Arc::new(Service {
+            per_source: weir_core::plan::PerSource::default(),
+            proxy: None,
+            tls: None,
             name: ServiceName::new("bench"),
             listen: vec![Listen {
                 addr: at.ip(),
                 first: at.port(),
                 last: at.port(),
                 protocol: Protocol::Tcp,
+                scope: Scope::Address,
             }],
-            pool,
+            pool: Some(pool),
             mode,
         })],
     }

@@ -17,9 +17,11 @@ use tokio::io::{Interest, unix::AsyncFd};
 use weir_core::{ids::ListenKey, plan::Mode};
 
 use crate::{
-    session,
+    caller::Caller,
+    fault::Fault,
+    passthrough, prelude, session,
     stream::Socket,
-    tunnel,
+    tls, tunnel,
     worker::{Entrance, LocalRoute, Open, Worker},
 };
 
@@ -65,7 +67,7 @@ pub(crate) async fn run(worker: Rc<Worker>, key: ListenKey, entrance: Rc<Entranc
                     break;
                 }
                 Err(error) if is_exhausted(error) => {
-                    worker.accept_paused.add(1);
+                    worker.cell.accept_paused.add(1);
                     if !paused {
                         paused = true;
                         tracing::warn!(listener = %key, error = %io::Error::from(error),
@@ -99,34 +101,81 @@ fn is_exhausted(error: Errno) -> bool {
 fn begin(worker: &Rc<Worker>, entrance: &Rc<Entrance>, stream: std::net::TcpStream, client: SocketAddr) {
     // Between the end of a listener and the abort of its task nothing is accepted; should it be, it just ends.
     let Some(route) = entrance.route() else { return };
-    let over = |most: u32| open(&route) >= u64::from(most);
+    let over = |most: u32| {
+        if route.open() >= u64::from(most) {
+            Some(Fault::Limit)
+        } else if worker.is_full() {
+            Some(Fault::LimitTotal)
+        } else {
+            None
+        }
+    };
+    // What a transparent listener accepts has the address that its client wanted.
+    let destination = { entrance.is_transparent() }
+        .then(|| stream.local_addr().ok())
+        .flatten();
     let socket = Socket::Raw(stream);
-    match &route.route.service.mode {
-        Mode::Http(http) if over(http.limits.connections) => {
-            route.cell.refused.add(1);
-            session::refuse(worker, &route, socket, client);
-            // Its record is to be written though nothing is open.
-            worker.stir();
+    let mode = &route.route.service.mode;
+    let refused = match mode {
+        Mode::Http(http) => over(http.limits.connections),
+        Mode::Tcp(tcp) => over(tcp.connections),
+        Mode::L4(_) => None,
+    };
+    if let Some(fault) = refused {
+        route.cell.refused.add(1);
+        match mode {
+            _ if route.route.tls.is_some() => tls::refuse(worker, &route, socket, client, fault),
+            Mode::Http(_) => session::refuse(worker, &route, socket, client, fault),
+            Mode::Tcp(_) | Mode::L4(_) => tunnel::refuse(worker, &route, socket, client, fault),
         }
-        Mode::Tcp(tcp) if over(tcp.connections) => {
-            route.cell.refused.add(1);
-            tunnel::refuse(worker, &route, client);
-            worker.stir();
+        // Its record is to be written though nothing is open.
+        worker.stir();
+        return;
+    }
+    let accepted = Accepted {
+        open: Open::new(worker, &route.cell),
+        socket,
+        caller: match destination {
+            Some(destination) => Caller::taken_in(client, destination),
+            None => Caller::direct(client),
+        },
+        at: Instant::now(),
+    };
+    match &route.route.service.proxy {
+        Some(proxy) if proxy.is_from(client.ip()) => {
+            let (worker, entrance, within) = (Rc::clone(worker), Rc::clone(entrance), proxy.timeout);
+            tokio::task::spawn_local(prelude::serve(worker, entrance, route, within, accepted));
         }
-        Mode::Http(_) => {
-            let open = Open::new(worker, &route.cell);
-            let session = session::Session::new(worker, entrance, open, socket, client, Instant::now());
-            tokio::task::spawn_local(session.run());
-        }
-        Mode::Tcp(_) => {
-            let open = Open::new(worker, &route.cell);
-            tokio::task::spawn_local(tunnel::serve(Rc::clone(worker), route, open, socket, client));
-        }
-        Mode::L4(_) => {}
+        Some(_) | None => enter(worker, entrance, route, accepted),
     }
 }
 
-/// Connections of the service open now, over all workers.
-fn open(route: &LocalRoute) -> u64 {
-    route.route.cells.iter().map(|c| c.open.get()).sum()
+/// A connection that was accepted.
+pub(crate) struct Accepted {
+    pub(crate) open: Open,
+    pub(crate) socket: Socket,
+    pub(crate) caller: Caller,
+    /// When.
+    pub(crate) at: Instant,
+}
+
+/// Serves a connection whose client is known, in a task of its own.
+pub(crate) fn enter(worker: &Rc<Worker>, entrance: &Rc<Entrance>, route: Rc<LocalRoute>, accepted: Accepted) {
+    if let Some(front) = route.route.tls.clone() {
+        let (worker, entrance) = (Rc::clone(worker), Rc::clone(entrance));
+        tokio::task::spawn_local(tls::serve(worker, entrance, route, front, accepted));
+        return;
+    }
+    match &route.route.service.mode {
+        Mode::Http(_) => {
+            tokio::task::spawn_local(session::serve(worker, entrance, accepted));
+        }
+        Mode::Tcp(tcp) if tcp.passthrough.is_some() => {
+            tokio::task::spawn_local(passthrough::serve(Rc::clone(worker), route, accepted));
+        }
+        Mode::Tcp(_) => {
+            tokio::task::spawn_local(tunnel::serve(Rc::clone(worker), route, accepted));
+        }
+        Mode::L4(_) => {}
+    }
 }

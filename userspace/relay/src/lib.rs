@@ -15,8 +15,17 @@
 
 mod accept;
 mod access;
+mod announce;
+mod caller;
+mod clock;
 mod fault;
+pub mod hello;
 pub mod http1;
+pub mod http2;
+mod passthrough;
+mod phases;
+mod prelude;
+mod prepared;
 mod reason;
 mod relay;
 mod scratch;
@@ -24,13 +33,20 @@ mod session;
 mod stats;
 mod stream;
 mod timers;
+mod tls;
 mod tunnel;
 mod upstream;
 mod worker;
 mod world;
 
-pub use access::{AccessLog, LogFormat, LogTarget};
+pub use access::AccessLog;
 pub use fault::Blame;
-pub use reason::{Cause, Reason};
+pub use phases::Phase;
+pub use reason::{Cause, Layer, Reason, Side};
 pub use relay::{ApplyError, Listener, Options, Relay, StartError};
-pub use stats::{BackendCounts, BackendSnapshot, Histogram, ServiceCounts, ServiceSnapshot, Snapshot};
+pub use stats::{
+    BackendCounts, BackendSnapshot, Histogram, PoolCounts, PoolPorts, PoolSnapshot, ServiceCounts,
+    ServiceSnapshot, Snapshot,
+};
+pub use tls::{Back, Front, TlsEnds, TlsFacts};
+pub use upstream::Stock;

@@ -7,24 +7,36 @@ use std::{
     collections::HashMap,
     io,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::RuntimeMetrics,
+    sync::{mpsc, oneshot},
+};
 use weir_core::{
     health::Word,
-    ids::{BackendKey, ListenKey, ServiceName},
-    plan::{Mode, Plan},
+    ids::{BackendKey, ListenKey, PoolName, ServiceName},
+    plan::{Mode, Plan, Pool, Service},
 };
 
 use crate::{
     access::{AccessLog, LogThread},
-    stats::{Count, Snapshot},
-    worker::{self, Command, WorkerListener},
+    scratch::Memory,
+    stats::{Snapshot, WorkerCell},
+    tls::TlsEnds,
+    upstream::Stock,
+    worker::{self, Command, Shared, WorkerListener},
     world::Registry,
 };
+
+/// Bytes that each worker may hold for slow readers, until something else is said.
+const MEMORY: u64 = 256 << 20;
 
 /// How a relay runs.
 #[derive(Clone, Debug)]
@@ -60,7 +72,8 @@ pub enum StartError {
     },
     /// The access log's file could not be opened.
     #[error(
-        "access log {path} could not be opened: {error}; check that the directory exists and may be written"
+        "access log {path} could not be opened: {error}; check that the directory exists and that the relay's user (node.user, \
+         where weir is started by root) may write there"
     )]
     Log {
         /// Its path.
@@ -84,6 +97,12 @@ pub enum ApplyError {
     /// A listener came without sockets and none are held for it.
     #[error("listener {0} came without sockets and none are held for it; hand its sockets over")]
     NoSockets(ListenKey),
+    /// A service ends TLS, and nothing came to end it with.
+    #[error("service {0} ends TLS, but nothing came to end it with")]
+    NoFront(ServiceName),
+    /// A pool's backends are spoken to over TLS, and nothing came to do it with.
+    #[error("pool {0} speaks TLS with its backends, but nothing came to do it with")]
+    NoBack(PoolName),
     /// The same key came twice.
     #[error("listener {0} came twice")]
     Twice(ListenKey),
@@ -94,7 +113,18 @@ pub struct Relay {
     inner: Mutex<Inner>,
     commands: Vec<mpsc::UnboundedSender<Command>>,
     threads: Vec<thread::JoinHandle<()>>,
-    accept_paused: Vec<Arc<Count>>,
+    runtimes: Vec<RuntimeMetrics>,
+    /// By worker.
+    cells: Arc<[Arc<WorkerCell>]>,
+    /// Bytes that each worker may hold for slow readers.
+    memory: Arc<AtomicU64>,
+    /// Client connections that all workers together may have open.
+    most: Arc<AtomicU64>,
+    /// Requests of HTTP/2 that all workers together may have under way.
+    most_streams: Arc<AtomicU64>,
+    /// TLS handshakes that all workers together may have under way.
+    most_handshakes: Arc<AtomicU64>,
+    stock: Arc<Stock>,
     log: Option<LogThread>,
 }
 
@@ -117,26 +147,42 @@ impl Relay {
         let workers = options.workers.max(1);
         let log =
             LogThread::start(&options.access_log).map_err(|(path, error)| StartError::Log { path, error })?;
+        let registry = Registry::new(usize::from(workers));
+        let bells = registry.bells();
         let mut relay = Self {
             inner: Mutex::new(Inner {
                 plan: None,
-                registry: Registry::new(usize::from(workers)),
+                registry,
                 held: HashMap::new(),
                 draining: false,
             }),
             commands: Vec::new(),
             threads: Vec::new(),
-            accept_paused: Vec::new(),
+            runtimes: Vec::new(),
+            cells: (0..workers).map(|_| Arc::default()).collect(),
+            memory: Arc::new(AtomicU64::new(MEMORY)),
+            most: Arc::new(AtomicU64::new(u64::MAX)),
+            most_streams: Arc::new(AtomicU64::new(u64::MAX)),
+            most_handshakes: Arc::new(AtomicU64::new(u64::MAX)),
+            stock: Arc::default(),
             log,
         };
-        for worker in 0..workers {
-            let paused = Arc::<Count>::default();
+        for (worker, cell) in (0..workers).zip(&*relay.cells) {
+            let shared = Shared {
+                bells: Arc::clone(&bells),
+                cells: Arc::clone(&relay.cells),
+                most: Arc::clone(&relay.most),
+                most_streams: Arc::clone(&relay.most_streams),
+                most_handshakes: Arc::clone(&relay.most_handshakes),
+                stock: Arc::clone(&relay.stock),
+                memory: Memory::new(Arc::clone(&relay.memory), Arc::clone(cell)),
+            };
             let buffer = relay.log.as_ref().map(LogThread::buffer);
-            let (commands, thread) = worker::spawn(usize::from(worker), Arc::clone(&paused), buffer)
+            let spawned = worker::spawn(usize::from(worker), shared, buffer)
                 .map_err(|error| StartError::Worker { worker, error })?;
-            relay.commands.push(commands);
-            relay.threads.push(thread);
-            relay.accept_paused.push(paused);
+            relay.commands.push(spawned.commands);
+            relay.threads.push(spawned.thread);
+            relay.runtimes.push(spawned.metrics);
         }
         Ok(relay)
     }
@@ -146,9 +192,29 @@ impl Relay {
     /// A listener with a known key goes on accepting without a gap, for another service too. Listeners that are no
     /// longer among `listeners` stop. Open connections use the new plan from their next request on; where their
     /// listener or its service is gone, they end after the present request. A relay that drains takes nothing any more.
+    /// The access log's file is opened anew, should it have been moved away.
     pub fn apply(&self, plan: Arc<Plan>, listeners: Vec<Listener>) -> Result<(), ApplyError> {
+        self.apply_with(plan, listeners, &TlsEnds::default())
+    }
+
+    /// The same of a plan with services or pools that end TLS: what each of them ends it with. Handshakes made from here on
+    /// go by it.
+    pub fn apply_with(
+        &self,
+        plan: Arc<Plan>,
+        listeners: Vec<Listener>,
+        ends: &TlsEnds,
+    ) -> Result<(), ApplyError> {
         let mut inner = self.lock();
         check(&inner, &plan, &listeners)?;
+        let missing = |s: &&Arc<Service>| s.tls.is_some() && !ends.fronts.contains_key(&s.name);
+        if let Some(service) = plan.services.iter().find(missing) {
+            return Err(ApplyError::NoFront(service.name.clone()));
+        }
+        let missing = |p: &&Arc<Pool>| p.tls.is_some() && !ends.backs.contains_key(&p.name);
+        if let Some(pool) = plan.pools.iter().find(missing) {
+            return Err(ApplyError::NoBack(pool.name.clone()));
+        }
         let mut held = HashMap::new();
         for Listener {
             key,
@@ -168,7 +234,12 @@ impl Relay {
             held.insert(key, Held { service, sockets });
         }
         inner.held = held;
-        let world = Arc::new(inner.registry.world(&plan));
+        if let Some(log) = self.log.as_ref().filter(|_| inner.plan.is_some()) {
+            log.reopen();
+        }
+        let (v4, v6) = plan.client_sources();
+        self.stock.want(v4, v6);
+        let world = Arc::new(inner.registry.world(&plan, ends));
         inner.plan = Some(plan);
         if inner.draining {
             return Ok(());
@@ -198,6 +269,37 @@ impl Relay {
         }
     }
 
+    /// Sets how many bytes each worker may hold for those that don't take what was read for them. Beyond half of it reads
+    /// are small; a connection that would need more than there is left is closed. 256 MiB at the start.
+    pub fn set_memory(&self, bytes: u64) {
+        self.memory.store(bytes, Relaxed);
+    }
+
+    /// Sets how many client connections may be open at once, of all services and workers together. One too many is
+    /// refused as by the limit of its service; those that are open stay. Any number at the start. Workers accept side by
+    /// side, so there may be one more for each of them.
+    pub fn set_connections(&self, most: u64) {
+        self.most.store(most, Relaxed);
+    }
+
+    /// Sets how many requests of HTTP/2 may be under way at once, of all services and workers together. One too many is
+    /// answered 503; its connection stays. Any number at the start.
+    pub fn set_streams(&self, most: u64) {
+        self.most_streams.store(most, Relaxed);
+    }
+
+    /// Sets how many TLS handshakes may be under way at once, of all services and workers together. Who comes beyond is
+    /// reset. Any number at the start.
+    pub fn set_handshakes(&self, most: u64) {
+        self.most_handshakes.store(most, Relaxed);
+    }
+
+    /// The sockets for connections in clients' names. Whoever holds the relay fills it; which families it wants follows from
+    /// the plan.
+    pub fn stock(&self) -> Arc<Stock> {
+        Arc::clone(&self.stock)
+    }
+
     /// All counters, summed over the workers.
     pub fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
@@ -209,9 +311,18 @@ impl Relay {
         Snapshot {
             services: inner.registry.sum_services(plan),
             backends: inner.registry.sum_backends(plan),
+            pools: inner.registry.sum_pools(plan),
             listeners,
             log_dropped: self.log.as_ref().map_or(0, LogThread::dropped),
-            accept_paused: self.accept_paused.iter().map(|c| c.get()).sum(),
+            accept_paused: self.cells.iter().map(|c| c.accept_paused.get()).sum(),
+            held: self.cells.iter().map(|c| c.held.get()).sum(),
+            open: self.cells.iter().map(|c| c.open.get()).sum(),
+            most: self.most.load(Relaxed),
+            streams: self.cells.iter().map(|c| c.streams.get()).sum(),
+            most_streams: self.most_streams.load(Relaxed),
+            handshakes: self.cells.iter().map(|c| c.handshakes.get()).sum(),
+            most_handshakes: self.most_handshakes.load(Relaxed),
+            tasks: self.runtimes.iter().map(|r| r.num_alive_tasks() as u64).sum(),
         }
     }
 

@@ -1,14 +1,19 @@
 //! One buffer per worker that all its connections read into, and what may outlive a poll.
 //!
 //! No connection owns a buffer while it is idle. A poll fills the worker's buffer and empties it again before it
-//! returns. Only an unsent remainder is kept, in a buffer of its own size.
+//! returns. Only an unsent remainder is kept, in a buffer of its own size. What all connections of a worker keep together
+//! is bounded: past half of the bound reads are small, past the bound a connection that would keep more is closed.
 
 use std::{
     io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
-use crate::stream::Stream;
+use crate::{stats::WorkerCell, stream::Stream};
 
 /// Room in front of what is read: a rewritten head or a chunk's size line goes there, so that head and body leave in
 /// one send.
@@ -39,15 +44,75 @@ pub(crate) struct Scratch {
     /// Heads are written here.
     pub(crate) head: Vec<u8>,
     spare: Vec<Vec<u8>>,
+    memory: Memory,
+}
+
+/// What a worker's connections may keep together, and what they do.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    most: Arc<AtomicU64>,
+    cell: Arc<WorkerCell>,
+}
+
+/// A part of what is kept; given back when it is dropped.
+pub(crate) struct Share {
+    bytes: u64,
+    cell: Arc<WorkerCell>,
+}
+
+impl Memory {
+    pub(crate) fn new(most: Arc<AtomicU64>, cell: Arc<WorkerCell>) -> Self {
+        Self { most, cell }
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<WorkerCell> {
+        &self.cell
+    }
+
+    /// A part of what may be kept.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::OutOfMemory`]: as much is kept already as may be.
+    pub(crate) fn share(&self, bytes: usize) -> io::Result<Share> {
+        let bytes = bytes as u64;
+        if self.cell.held.get().saturating_add(bytes) > self.most.load(Relaxed) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.cell.held.add(bytes);
+        Ok(Share {
+            bytes,
+            cell: Arc::clone(&self.cell),
+        })
+    }
+}
+
+impl Share {
+    /// That many bytes of it are held no longer.
+    pub(crate) fn lower(&mut self, bytes: usize) {
+        let bytes = self.bytes.min(bytes as u64);
+        self.bytes -= bytes;
+        self.cell.held.sub(bytes);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.cell.held.sub(self.bytes);
+    }
 }
 
 impl Scratch {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(memory: Memory) -> Self {
         Self {
             buf: zeroed(),
             head: Vec::with_capacity(4096),
             spare: Vec::new(),
+            memory,
         }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// An empty vector.
@@ -65,22 +130,62 @@ impl Scratch {
         }
     }
 
+    /// Makes `share` stand for this much, in place of what it stood for.
+    ///
+    /// # Errors
+    /// As [`Self::keep`]; then it stands for nothing.
+    pub(crate) fn account(&self, share: &mut Option<Box<Share>>, bytes: usize) -> io::Result<()> {
+        *share = None;
+        if bytes > 0 {
+            *share = Some(Box::new(self.memory.share(bytes)?));
+        }
+        Ok(())
+    }
+
+    /// How much the next read may take: as much as its two sides are good for, or little while much is kept.
+    #[inline]
+    pub(crate) fn read_size(&self, size: ReadSize) -> usize {
+        let most = self.memory.most.load(Relaxed);
+        if self.memory.cell.held.get() > most / 2 {
+            return READ_MIN;
+        }
+        // No one connection takes much of a small bound.
+        let share = usize::try_from(most / 8).unwrap_or(usize::MAX);
+        size.get().min(share.max(READ_MIN))
+    }
+
     /// Keeps a part of the buffer beyond this poll.
-    pub(crate) fn keep(&mut self, start: usize, end: usize) -> Pending {
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::OutOfMemory`]: as much is kept already as may be.
+    pub(crate) fn keep(&mut self, start: usize, end: usize) -> io::Result<Pending> {
         if end - start < READ_MAX / 4 {
+            let share = self.memory.share(end - start)?;
             let mut vec = self.vec();
             vec.extend_from_slice(self.buf.get(start..end).unwrap_or_default());
-            return Pending {
+            return Ok(Pending {
                 bytes: Kept::Vec(vec),
                 start: 0,
                 end: end - start,
-            };
+                _share: Some(share),
+            });
         }
-        Pending {
+        let share = self.memory.share(self.buf.len())?;
+        Ok(Pending {
             bytes: Kept::Whole(std::mem::replace(&mut self.buf, zeroed())),
             start,
             end,
-        }
+            _share: Some(share),
+        })
+    }
+
+    /// Keeps a vector from `start` on. Errors as [`Self::keep`].
+    pub(crate) fn keep_vec(&self, vec: Vec<u8>, start: usize) -> io::Result<Pending> {
+        let share = self.memory.share(vec.capacity())?;
+        Ok(Pending {
+            _share: Some(share),
+            ..Pending::from_vec(vec, start)
+        })
     }
 }
 
@@ -93,6 +198,7 @@ pub(crate) struct Pending {
     bytes: Kept,
     start: usize,
     end: usize,
+    _share: Option<Share>,
 }
 
 enum Kept {
@@ -101,13 +207,14 @@ enum Kept {
 }
 
 impl Pending {
-    /// A vector from `start` on.
+    /// A vector from `start` on: a head, which has its own bound, or a part of one.
     pub(crate) fn from_vec(vec: Vec<u8>, start: usize) -> Self {
         let end = vec.len();
         Self {
             bytes: Kept::Vec(vec),
             start,
             end,
+            _share: None,
         }
     }
 

@@ -1,4 +1,7 @@
-//! One client connection of an HTTP service: request after request until it ends.
+//! One client of an HTTP service: of HTTP/1 a connection, request after request until it ends.
+//!
+//! A request and its response (`exchange`, and what it takes to get a backend for it) know nothing of how the client
+//! speaks: that is the type parameter, [`client::Client`].
 //!
 //! ```text
 //!  read head ──▶ dispatch ──▶ exchange ──▶ (kept) read head …
@@ -13,16 +16,26 @@
 //! One task does all of it, on the worker's buffers. Reading a request, choosing a backend, writing the request and
 //! trying the backend's answer happen within one poll wherever nothing blocks.
 
+mod begin;
+mod client;
 mod close;
 mod dispatch;
 mod downward;
 mod exchange;
+mod frames;
+mod h1;
+mod h2;
 mod head;
+mod private;
+mod record;
+mod retry;
+mod rewrite;
 mod send;
 mod upward;
 
 use std::{
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     task::Context,
     time::{Duration, Instant},
@@ -31,39 +44,78 @@ use std::{
 use weir_core::plan::{Http, Mode, Timeouts};
 
 use crate::{
+    accept::Accepted,
+    caller::{Caller, Told},
     fault::Fault,
-    http1::{forwarded::Client, head::HeadScan},
-    stream::Socket,
+    http1::forwarded,
     timers::Deadline,
     tunnel,
-    worker::{Entrance, LocalRoute, Open, Worker},
+    upstream::{Link, http2::Tunneled},
+    worker::{Entrance, LocalRoute, Worker},
 };
 
-pub(crate) use close::refuse;
+use client::Client;
+pub(crate) use close::{linger, refuse};
 use exchange::{Done, Exchange};
-use head::Head;
+use h1::H1;
+use head::{Head, Turn};
+pub(crate) use record::record_handshake;
 
-/// A client connection of an HTTP service.
-pub(crate) struct Session {
+/// Who asks at an HTTP service: a client connection, or one stream of it.
+struct Session<C> {
     worker: Rc<Worker>,
     entrance: Rc<Entrance>,
-    client: Socket,
+    client: C,
     address: SocketAddr,
-    address_text: Client,
+    address_text: forwarded::Client,
+    /// What a proxy told of the connection.
+    told: Option<Rc<Told>>,
+    /// Its own connection to a backend, between two requests.
+    kept: Option<Box<private::Kept>>,
     deadline: Deadline,
-    /// Bytes of the next request that came already: pipelined, or a head that is not whole.
-    ahead: Vec<u8>,
-    /// How far `ahead` was looked through for the end of a head.
-    scan: HeadScan,
-    /// `ahead` up to here was parsed in vain.
-    parsed: usize,
-    /// `ahead` was not looked at yet.
-    unread: bool,
-    /// When the first byte of the present head came.
-    began: Option<Instant>,
-    /// Requests begun on this connection.
-    requests: u64,
-    _open: Open,
+    /// Since when there is no request: the end of the last response, or the accept.
+    since: Instant,
+}
+
+/// Serves a connection of an HTTP service to its end.
+pub(crate) fn serve(
+    worker: &Rc<Worker>,
+    entrance: &Rc<Entrance>,
+    accepted: Accepted,
+) -> impl Future<Output = ()> + use<> {
+    Session::new(worker, entrance, accepted).run()
+}
+
+/// The same of a connection whose TLS handshake is done. `h2`: HTTP/2 was agreed on.
+pub(crate) fn serve_tls(
+    worker: &Rc<Worker>,
+    entrance: &Rc<Entrance>,
+    accepted: Accepted,
+    h2: bool,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    worker.clock.turn();
+    let since = worker.clock.now();
+    let Accepted {
+        open, socket, caller, ..
+    } = accepted;
+    if !h2 {
+        let accepted = Accepted {
+            open,
+            socket,
+            caller,
+            at: since,
+        };
+        return Box::pin(serve(worker, entrance, accepted));
+    }
+    let start = h2::Start {
+        socket,
+        open,
+        caller,
+        ahead: Vec::new(),
+        made: 0,
+        since,
+    };
+    Box::pin(h2::serve(Rc::clone(worker), Rc::clone(entrance), start))
 }
 
 /// What wakes a waiting connection but its sockets.
@@ -75,15 +127,14 @@ enum Interrupt {
     Cut,
 }
 
-impl Session {
-    pub(crate) fn new(
-        worker: &Rc<Worker>,
-        entrance: &Rc<Entrance>,
-        open: Open,
-        client: Socket,
-        address: SocketAddr,
-        now: Instant,
-    ) -> Self {
+impl Session<H1> {
+    fn new(worker: &Rc<Worker>, entrance: &Rc<Entrance>, accepted: Accepted) -> Self {
+        let Accepted {
+            open,
+            socket,
+            caller: Caller { address, told, .. },
+            at: now,
+        } = accepted;
         let deadline = worker.timers.deadline();
         if let Some(route) = entrance.route() {
             deadline.set(now, timeouts(&route).request_head);
@@ -91,50 +142,108 @@ impl Session {
         Self {
             worker: Rc::clone(worker),
             entrance: Rc::clone(entrance),
-            client,
+            client: H1::new(socket, open),
             address,
-            address_text: Client::new(address.ip()),
+            address_text: forwarded::Client::new(address.ip()),
+            told,
+            kept: None,
             deadline,
-            ahead: Vec::new(),
-            scan: HeadScan::default(),
-            parsed: 0,
-            unread: false,
-            began: None,
-            requests: 0,
-            _open: open,
+            since: now,
         }
     }
 
     /// Serves the connection to its end.
-    pub(crate) async fn run(mut self) {
-        let mut turns = 0_u32;
-        loop {
-            turns = turns.wrapping_add(1);
-            if turns.is_multiple_of(FAIR) {
-                // A client that never lets this wait must not keep the others from their turn.
-                tokio::task::yield_now().await;
-            }
-            match std::future::poll_fn(|cx| self.poll_head(cx)).await {
-                Head::Closed => return,
-                Head::Request(exchange) => match self.serve(exchange).await {
-                    Next::Head => {}
-                    Next::Close { linger: false } => return,
-                    Next::Close { linger: true } => return Box::pin(self.linger()).await,
-                },
-                Head::Bad(bad) => return Box::pin(self.reject(&bad)).await,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its argument twice: as it came, and as it is used; a block uses it where it lies"
+    )]
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let mut turns = 0_u32;
+            loop {
+                turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(FAIR) {
+                    // A client that never lets this wait must not keep the others from their turn.
+                    tokio::task::yield_now().await;
+                }
+                match std::future::poll_fn(|cx| self.poll_head(cx)).await {
+                    Head::Closed => return self.record_null(),
+                    Head::Request(exchange) => match self.serve(exchange).await {
+                        Next::Head => {}
+                        Next::Close { linger: false } => return,
+                        Next::Close { linger: true } => {
+                            self.kept = None;
+                            return Box::pin(self.linger()).await;
+                        }
+                    },
+                    last @ (Head::Bad(_) | Head::Http2(_)) => {
+                        // What follows may last, and asks nobody in HTTP/1.
+                        self.kept = None;
+                        return self.leave(last).await;
+                    }
+                }
             }
         }
     }
 
+    /// What ends HTTP/1 on the connection, in a future of its own.
+    fn leave(&mut self, last: Head) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        match last {
+            Head::Bad(bad) => Box::pin(async move { self.reject(&bad).await }),
+            Head::Http2(turn) => self.turn(*turn),
+            Head::Closed | Head::Request(_) => Box::pin(std::future::ready(())),
+        }
+    }
+
+    /// Goes on in HTTP/2, with what is the connection's own.
+    fn turn(&mut self, turn: Turn) -> Pin<Box<dyn Future<Output = ()>>> {
+        let Turn { ahead, made } = turn;
+        let Some((socket, open)) = self.client.take_parts() else {
+            return Box::pin(std::future::ready(()));
+        };
+        let start = h2::Start {
+            socket,
+            open,
+            caller: Caller {
+                address: self.address,
+                told: self.told.clone(),
+                sni: None,
+            },
+            ahead,
+            made,
+            since: self.since,
+        };
+        Box::pin(h2::serve(
+            Rc::clone(&self.worker),
+            Rc::clone(&self.entrance),
+            start,
+        ))
+    }
+}
+
+impl<C: Client> Session<C> {
     /// One request, from its parsed head to its end and its record.
     async fn serve(&mut self, mut exchange: Box<Exchange>) -> Next {
         let x = &mut *exchange;
+        if let Some(answer) = x.answer.take() {
+            let next = Box::pin(self.answer(x, answer)).await;
+            self.record(x, next == Next::Head);
+            self.give_back(exchange);
+            return next;
+        }
+        if x.ruled.is_some() {
+            let next = Box::pin(self.answer_by_rule(x)).await;
+            self.record(x, next == Next::Head);
+            self.give_back(exchange);
+            return next;
+        }
+        x.route.pool.budget.request(x.phases.whole());
         let done = loop {
             if let Err(fault) = self.dispatch(x).await {
                 break Err(fault);
             }
             match std::future::poll_fn(|cx| self.poll_exchange(cx, x)).await {
-                Err(fault) if x.may_retry(fault) => x.prepare_retry(),
+                Err(fault) if self.tries_again(x, fault) => {}
                 done => break done,
             }
         };
@@ -142,34 +251,54 @@ impl Session {
             Ok(Done::Response) => self.end_exchange(x),
             Ok(Done::Upgraded) => {
                 let ended = Box::pin(self.tunnel(x)).await;
+                self.worker.clock.turn();
                 x.end(ended);
                 Next::Close { linger: false }
             }
             Err(fault) => Box::pin(self.fail(x, fault)).await,
         };
         self.record(x, next == Next::Head);
+        self.since = self.worker.clock.now();
         self.give_back(exchange);
         next
     }
 
-    /// After a `101`: bytes both ways.
+    /// After a `101`, or the success of `CONNECT`: bytes both ways.
     async fn tunnel(&mut self, x: &mut Exchange) -> Option<Fault> {
         let upstream = x.upstream.take()?;
+        let peer = Rc::clone(&upstream.peer);
         let timeout = timeouts(&x.route).tunnel;
         let tunnel = tunnel::Tunnel {
             worker: &self.worker,
             deadline: &self.deadline,
             timeout,
             service: &x.route.cell,
-            backend: &upstream.peer.cell,
+            backend: &peer.cell,
         };
-        let early = std::mem::take(&mut self.ahead);
+        let early = self.client.take_ahead();
         let to_client = x.down.pending.take();
-        let mut stream = upstream.stream;
-        let (ended, bytes) = tunnel.run(&mut self.client, &mut stream, early, to_client).await;
-        upstream.peer.cell.in_flight.sub(1);
+        let (link, client) = (upstream.close(), &mut self.client);
+        let (ended, bytes) = match link {
+            Link::Http1(mut connection) => tunnel.run(client, &mut connection.stream, early, to_client).await,
+            Link::Http2(frames) => {
+                let memory = self.worker.scratch.borrow().memory().clone();
+                let mut tunneled = Tunneled { frames, memory };
+                tunnel.run(client, &mut tunneled, early, to_client).await
+            }
+        };
         x.add_bytes(bytes);
         ended
+    }
+
+    /// Where the client connected to, as far as weir is told.
+    fn server(&self) -> Option<SocketAddr> {
+        let told = self.told.as_ref().and_then(|told| told.server);
+        told.or_else(|| self.client.local_addr().ok())
+    }
+
+    /// Where the client's connection was going, if a transparent listener took it in.
+    fn destination(&self) -> Option<SocketAddr> {
+        self.told.as_ref()?.destination
     }
 
     /// To be asked whenever a socket would block: true for a reason to stop waiting. If false, the task is woken when
@@ -215,11 +344,12 @@ fn http(route: &LocalRoute) -> Option<&Http> {
     }
 }
 
-fn timeouts(route: &LocalRoute) -> Timeouts {
+pub(crate) fn timeouts(route: &LocalRoute) -> Timeouts {
     match &route.route.service.mode {
         Mode::Http(http) => http.timeouts,
         Mode::Tcp(tcp) => tcp.timeouts,
         Mode::L4(_) => Timeouts {
+            handshake: Duration::ZERO,
             connect: Duration::ZERO,
             request_head: Duration::ZERO,
             client: Duration::ZERO,
@@ -235,7 +365,7 @@ fn timeouts(route: &LocalRoute) -> Timeouts {
 mod tests {
     use super::*;
 
-    fn size<F: Future>(_: impl FnOnce(Session) -> F) -> usize {
+    fn size<F: Future>(_: impl FnOnce(Session<H1>) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -243,6 +373,6 @@ mod tests {
     #[test]
     fn a_connection_is_small() {
         let bytes = size(Session::run);
-        assert!(bytes <= 704, "{bytes} bytes per connection");
+        assert!(bytes <= 480, "{bytes} bytes per connection");
     }
 }

@@ -1,8 +1,11 @@
 //! Deadlines of connections: one coarse wheel per worker.
 //!
 //! Moving a deadline is a store. A connection has one entry in the wheel; when the entry's time comes and the deadline
-//! has moved on meanwhile, the entry moves on as well. Only a deadline that comes nearer than the entry adds another
-//! one. So a request costs the wheel nothing. A deadline never fires early, and at most two ticks late.
+//! has moved on meanwhile, the entry moves on as well. Only a deadline that comes nearer than the entry moves it at once.
+//! So a request costs the wheel nothing. A deadline never fires early, and at most two ticks late.
+//!
+//! A deadline that is dropped leaves the wheel at once: its entry knows whom to wake, and that keeps the whole task of a
+//! connection in memory.
 
 use std::{
     cell::{Cell, RefCell},
@@ -39,8 +42,11 @@ struct Wheel {
 struct Entry {
     /// Milliseconds since the wheel's start.
     deadline: Cell<u64>,
-    /// The tick of the entry that counts; entries found in another place are left-overs.
+    /// The tick of the place that it lies in, and where there.
     queued: Cell<u64>,
+    at: Cell<usize>,
+    /// The turn of the wheel in which it was extended last.
+    extended: Cell<u64>,
     fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -69,6 +75,8 @@ impl Timers {
         let entry = Entry {
             deadline: Cell::new(NEVER),
             queued: Cell::new(NEVER),
+            at: Cell::new(0),
+            extended: Cell::new(NEVER),
             fired: Cell::new(false),
             waker: RefCell::new(None),
         };
@@ -91,20 +99,14 @@ impl Timers {
             let entries = std::mem::take(place);
             wheel.entries = wheel.entries.saturating_sub(entries.len());
             for entry in entries {
-                // The connection is gone, or has an entry elsewhere that counts.
-                if Rc::strong_count(&entry) == 1 || entry.queued.get() != tick {
-                    continue;
-                }
+                entry.queued.set(NEVER);
                 let deadline = entry.deadline.get();
                 if deadline <= now {
-                    entry.queued.set(NEVER);
                     entry.fired.set(true);
                     if let Some(waker) = entry.waker.borrow().as_ref() {
                         waker.wake_by_ref();
                     }
-                } else if deadline == NEVER {
-                    entry.queued.set(NEVER);
-                } else {
+                } else if deadline != NEVER {
                     wheel.put(entry, deadline);
                 }
             }
@@ -146,11 +148,29 @@ impl Wheel {
         let tick = deadline
             .div_ceil(TICK_MS)
             .clamp(self.next, self.next + PLACES - 1);
-        entry.queued.set(tick);
+        self.take(&entry);
         if let Some(place) = self.places.get_mut(place(tick)) {
+            entry.queued.set(tick);
+            entry.at.set(place.len());
             place.push(entry);
             self.entries += 1;
         }
+    }
+
+    /// Takes an entry out of its place, if it lies in one.
+    fn take(&mut self, entry: &Entry) {
+        let tick = entry.queued.replace(NEVER);
+        let at = entry.at.get();
+        let place = self
+            .places
+            .get_mut(place(tick))
+            .filter(|p| tick != NEVER && at < p.len());
+        let Some(place) = place else { return };
+        place.swap_remove(at);
+        if let Some(moved) = place.get(at) {
+            moved.at.set(at);
+        }
+        self.entries -= 1;
     }
 }
 
@@ -171,6 +191,7 @@ impl Deadline {
             .saturating_add(1)
             .min(NEVER - 1);
         self.entry.deadline.set(deadline);
+        self.entry.extended.set(NEVER);
         self.entry.fired.set(false);
         let queued = self.entry.queued.get();
         if queued == NEVER || queued > deadline.div_ceil(TICK_MS) {
@@ -178,6 +199,29 @@ impl Deadline {
                 .wheel
                 .borrow_mut()
                 .put(Rc::clone(&self.entry), deadline);
+        }
+    }
+
+    /// Moves the deadline on, to `after` from now or a tick later. Costs next to nothing but once in a turn of the wheel:
+    /// for what happens many times in one.
+    #[inline]
+    pub(crate) fn extend(&self, after: Duration) {
+        let turn = self.timers.wheel.borrow().next;
+        if self.entry.extended.get() != turn || self.entry.fired.get() {
+            self.set(Instant::now(), after.saturating_add(TICK));
+            self.entry.extended.set(turn);
+        }
+    }
+
+    /// Whether the deadline has passed, as far as anyone was told.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.entry.fired.get()
+    }
+
+    /// Wakes whoever waits for it, to look at what has changed.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = self.entry.waker.borrow().as_ref() {
+            waker.wake_by_ref();
         }
     }
 
@@ -193,6 +237,16 @@ impl Deadline {
             _ => *waker = Some(cx.waker().clone()),
         }
         false
+    }
+}
+
+impl Drop for Deadline {
+    /// What it leaves in the wheel would keep the memory of an entry, and of the task that it would wake, until its tick
+    /// comes.
+    fn drop(&mut self) {
+        self.timers.wheel.borrow_mut().take(&self.entry);
+        // Outside of any borrow: it may be the last that holds on to a task.
+        drop(self.entry.waker.take());
     }
 }
 

@@ -3,38 +3,38 @@
 //! One task moves both directions on the worker's buffer. Each direction ends by itself (half-close): what one side
 //! ends is ended on the other once all before it was sent. A side that breaks off breaks the other off.
 
+mod dial;
+
 use std::{
-    future::{Future, poll_fn},
+    future::poll_fn,
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     task::{Context, Poll},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
-use weir_core::{
-    balance::Tried,
-    plan::{Mode, Tcp},
-};
+use weir_core::{balance::Tried, plan::Mode};
+
+use dial::Dial;
 
 use crate::{
-    access::Record,
+    accept::Accepted,
+    access::RecordMode,
+    caller::Caller,
     fault::Fault,
+    phases::Phases,
     reason::{Cause, Reason},
     scratch::{HEADROOM, Pending, ReadSize, Scratch},
     stats::{BackendCell, ServiceCell},
     stream::{Socket, Stream},
     timers::Deadline,
-    upstream::{self, Peer},
-    worker::{LocalRoute, Open, Worker},
+    tls::TlsFacts,
+    upstream::Link,
+    worker::{AtPool, End, LocalRoute, Worker},
 };
 
 /// Reads of one direction in a row before others get their turn.
 const FAIR: u32 = 16;
-
-/// Backends that one connection is offered to.
-const TRIES: u32 = 8;
 
 /// What a tunnel needs besides its two ends.
 pub(crate) struct Tunnel<'a> {
@@ -68,6 +68,8 @@ enum State {
 enum Broken {
     From,
     To,
+    /// What was read can't be kept.
+    Memory,
 }
 
 impl Tunnel<'_> {
@@ -75,8 +77,8 @@ impl Tunnel<'_> {
     /// Answers with what ended it if it did not end in order, and the bytes to the backend and to the client.
     pub(crate) async fn run(
         &self,
-        client: &mut Socket,
-        backend: &mut TcpStream,
+        client: &mut impl Stream,
+        backend: &mut impl Stream,
         early: Vec<u8>,
         to_client: Option<Pending>,
     ) -> (Option<Fault>, (u64, u64)) {
@@ -101,17 +103,23 @@ impl Tunnel<'_> {
     fn poll(
         &self,
         cx: &mut Context<'_>,
-        client: &mut Socket,
-        backend: &mut TcpStream,
+        client: &mut impl Stream,
+        backend: &mut impl Stream,
         up: &mut Way,
         down: &mut Way,
     ) -> Poll<Option<Fault>> {
         let mut turns = 0;
         let mut moved = false;
+        // A direction that waits is woken when it can go on: nothing that the other one does changes that.
+        let (mut up_goes, mut down_goes) = (true, true);
         loop {
             let scratch = &mut *self.worker.scratch.borrow_mut();
             let (before_up, before_down) = (up.bytes, down.bytes);
-            let got_on = match up.step(cx, scratch, client, backend) {
+            let stepped = match up_goes {
+                true => up.step(cx, scratch, client, backend),
+                false => Ok(false),
+            };
+            up_goes = match stepped {
                 Ok(got_on) => got_on,
                 Err(broken) => {
                     client.reset_on_drop();
@@ -119,10 +127,15 @@ impl Tunnel<'_> {
                     return Poll::Ready(Some(match broken {
                         Broken::From => Fault::ClientClosed,
                         Broken::To => Fault::Cut,
+                        Broken::Memory => Fault::Memory,
                     }));
                 }
             };
-            let also = match down.step(cx, scratch, backend, client) {
+            let stepped = match down_goes {
+                true => down.step(cx, scratch, backend, client),
+                false => Ok(false),
+            };
+            down_goes = match stepped {
                 Ok(got_on) => got_on,
                 Err(broken) => {
                     client.reset_on_drop();
@@ -130,6 +143,7 @@ impl Tunnel<'_> {
                     return Poll::Ready(Some(match broken {
                         Broken::From => Fault::Cut,
                         Broken::To => Fault::ClientClosed,
+                        Broken::Memory => Fault::Memory,
                     }));
                 }
             };
@@ -137,7 +151,7 @@ impl Tunnel<'_> {
             if up.state == State::Ended && down.state == State::Ended {
                 return Poll::Ready(None);
             }
-            if !got_on && !also {
+            if !up_goes && !down_goes {
                 break;
             }
             moved = true;
@@ -147,13 +161,20 @@ impl Tunnel<'_> {
                     return Poll::Ready(Some(Fault::Drained));
                 }
                 // It is the others' turn. Silence counts from here, not from before what has moved.
-                self.deadline.set(Instant::now(), self.timeout);
+                self.deadline.extend(self.timeout);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
         if moved {
-            self.deadline.set(Instant::now(), self.timeout);
+            self.deadline.extend(self.timeout);
+        }
+        if client.poll_gone(cx) {
+            backend.reset_on_drop();
+            return Poll::Ready(Some(Fault::ClientClosed));
+        }
+        if up.state == State::Ended && backend.poll_left(cx) {
+            return Poll::Ready(None);
         }
         let late = self.deadline.passed(cx);
         if self.worker.cutting.get() {
@@ -203,17 +224,17 @@ impl Way {
         match self.state {
             State::Open => {}
             State::Ending => {
-                self.state = State::Ended;
                 // A side that has gone already needs no end.
-                let _ = to.finish();
+                if to.poll_finish(cx).is_pending() {
+                    return Ok(false);
+                }
+                self.state = State::Ended;
                 return Ok(true);
             }
             State::Ended => return Ok(false),
         }
-        let room = scratch
-            .buf
-            .get_mut(HEADROOM..HEADROOM + self.size.get())
-            .unwrap_or_default();
+        let most = scratch.read_size(self.size);
+        let room = scratch.buf.get_mut(HEADROOM..HEADROOM + most).unwrap_or_default();
         let n = match from.poll_recv(cx, room) {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(_)) => return Err(Broken::From),
@@ -231,39 +252,51 @@ impl Way {
         self.bytes += sent as u64;
         self.size.adapt(n, sent == n);
         if sent < n {
-            self.pending = Some(scratch.keep(HEADROOM + sent, HEADROOM + n));
+            let kept = scratch.keep(HEADROOM + sent, HEADROOM + n);
+            self.pending = Some(kept.map_err(|_| Broken::Memory)?);
         }
         Ok(true)
     }
 }
 
 /// Serves one connection of a TCP service.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    route: Rc<LocalRoute>,
-    _open: Open,
-    mut client: Socket,
-    address: SocketAddr,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, route: Rc<LocalRoute>, accepted: Accepted) {
+    let Accepted {
+        open: _open,
+        socket: mut client,
+        caller,
+        at,
+    } = accepted;
+
     let Mode::Tcp(tcp) = &route.route.service.mode else {
         return;
     };
-    let started = Instant::now();
+    let _at_pool = AtPool::new(&route.pool);
     let deadline = worker.timers.deadline();
     route.cell.requests.add(1);
     let mut dial = Dial {
         worker: &worker,
+        client: &client,
+        caller: &caller,
         route: &route,
         tcp,
         deadline: &deadline,
         backend: None,
         retries: 0,
+        tried: Tried::NONE,
+        phases: Phases::connection(at),
     };
-    let (ended, bytes, connect) = match dial.run().await {
-        Ok((mut stream, peer)) => {
-            let connect = started.elapsed();
-            peer.cell.requests.add(1);
-            peer.cell.in_flight.add(1);
+    let dialled = dial.run().await;
+    let Dial {
+        backend,
+        retries,
+        tried,
+        phases,
+        ..
+    } = dial;
+    let (ended, bytes) = match dialled {
+        Ok(upstream) => {
+            let peer = Rc::clone(&upstream.peer);
             let tunnel = Tunnel {
                 worker: &worker,
                 deadline: &deadline,
@@ -271,181 +304,134 @@ pub(crate) async fn serve(
                 service: &route.cell,
                 backend: &peer.cell,
             };
-            let (ended, bytes) = tunnel.run(&mut client, &mut stream, Vec::new(), None).await;
+            let (ended, bytes) = match upstream.link {
+                Link::Http1(mut connection) => {
+                    tunnel
+                        .run(&mut client, &mut connection.stream, Vec::new(), None)
+                        .await
+                }
+                Link::Http2(_) => (None, (0, 0)),
+            };
             peer.cell.in_flight.sub(1);
             if ended == Some(Fault::Cut) {
                 peer.cell.error(Cause::Closed);
             }
-            (ended, bytes, Some(connect))
+            (ended, bytes)
         }
         Err(fault) => {
             // No bytes of a TCP service can say what is wrong: a reset says that something is.
             client.reset_on_drop();
-            (Some(fault), (0, 0), None)
+            (Some(fault), (0, 0))
         }
     };
-    let (backend, retries) = (dial.backend, dial.retries);
-    let total = started.elapsed();
-    let reason = ended.map_or(Reason::Ok, |fault| fault.verdict().reason);
-    route.cell.end(reason);
-    route.cell.total.observe(total);
-    record(
-        &worker,
-        &route,
-        address,
-        &Ended {
-            backend,
-            bytes,
-            connect,
-            total,
-            reason,
-            retries,
-        },
-    );
+    let ended = Ended {
+        backend,
+        bytes,
+        phases,
+        reason: ended.map_or(Reason::Ok, |fault| fault.verdict().reason),
+        detail: ended.and_then(Fault::detail),
+        retries,
+        moved: retries > 0 && !tried.is_empty(),
+        tls: client.tls().cloned(),
+    };
+    record(&worker, &route, &caller, &ended);
 }
 
-/// A connection over the service's limit: just closed.
-pub(crate) fn refuse(worker: &Rc<Worker>, route: &LocalRoute, address: SocketAddr) {
-    let reason = Fault::Limit.verdict().reason;
-    route.cell.end(reason);
+/// A connection over a limit: reset, since no bytes of a TCP service can say what is wrong.
+pub(crate) fn refuse(
+    worker: &Rc<Worker>,
+    route: &LocalRoute,
+    mut client: Socket,
+    address: SocketAddr,
+    fault: Fault,
+) {
+    client.reset_on_drop();
     let ended = Ended {
         backend: None,
         bytes: (0, 0),
-        connect: None,
-        total: Duration::ZERO,
-        reason,
+        phases: Phases::connection(Instant::now()),
+        reason: fault.verdict().reason,
+        detail: None,
         retries: 0,
+        moved: false,
+        tls: None,
     };
-    record(worker, route, address, &ended);
+    route.cell.end(ended.reason);
+    write(worker, route, &Caller::direct(address), &ended, Instant::now(), 0);
+    // Who sees the reset finds it counted.
+    drop(client);
+}
+
+/// A connection that no backend was asked for: counts it, and writes its record.
+pub(crate) fn record_refused(
+    worker: &Worker,
+    route: &LocalRoute,
+    client: &Caller,
+    at: Instant,
+    fault: Fault,
+    bytes_out: u64,
+) {
+    let ended = Ended {
+        backend: None,
+        bytes: (0, bytes_out),
+        phases: Phases::connection(at),
+        reason: fault.verdict().reason,
+        detail: fault.detail(),
+        retries: 0,
+        moved: false,
+        tls: None,
+    };
+    record(worker, route, client, &ended);
 }
 
 struct Ended {
     backend: Option<usize>,
+    /// From the client, and to it.
     bytes: (u64, u64),
-    connect: Option<Duration>,
-    total: Duration,
+    phases: Phases,
     reason: Reason,
+    detail: Option<&'static str>,
     retries: u32,
+    moved: bool,
+    tls: Option<Rc<TlsFacts>>,
 }
 
-fn record(worker: &Worker, route: &LocalRoute, client: SocketAddr, ended: &Ended) {
-    if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.push(&Record {
-            time: SystemTime::now()
-                .checked_sub(ended.total)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
-            service: route.route.service.name.as_str(),
-            pool: route.pool.name().as_str(),
-            backend: ended.backend.and_then(|index| route.pool.backend(index)),
-            client,
-            method: None,
-            target: None,
-            status: None,
-            bytes_in: ended.bytes.0,
-            bytes_out: ended.bytes.1,
-            head: None,
-            connect: ended.connect,
-            first_byte: None,
-            total: Some(ended.total),
-            end: ended.reason,
-            detail: None,
-            retries: ended.retries,
-            keep_alive: false,
-            reused: false,
-        });
+fn record(worker: &Worker, route: &LocalRoute, client: &Caller, ended: &Ended) {
+    let now = Instant::now();
+    let total = ended.phases.took(now);
+    route.cell.end(ended.reason);
+    route.cell.total.observe(total);
+    if ended.backend.is_some() {
+        route.pool.cell.total.observe(total);
+    }
+    let is_null = ended.bytes == (0, 0) && matches!(ended.reason, Reason::Ok | Reason::ClientClosed);
+    if is_null {
+        route.cell.null.add(1);
+    }
+    if !is_null || worker.records_null() {
+        write(worker, route, client, ended, now, 1);
     }
 }
 
-/// Finding a backend for a TCP connection.
-struct Dial<'a> {
-    worker: &'a Rc<Worker>,
-    route: &'a LocalRoute,
-    tcp: &'a Tcp,
-    deadline: &'a Deadline,
-    backend: Option<usize>,
-    retries: u32,
-}
-
-impl Dial<'_> {
-    async fn run(&mut self) -> Result<(TcpStream, Rc<Peer>), Fault> {
-        let mut tried = Tried::NONE;
-        let mut failed = None;
-        loop {
-            let Some((index, peer)) = self.route.pool.choose(&mut tried) else {
-                match failed {
-                    Some(cause) => return Err(Fault::Connect(cause)),
-                    None => self.wait_for_backend().await?,
-                }
-                continue;
-            };
-            self.backend = Some(index);
-            match self.connect(&peer).await? {
-                Ok(stream) => {
-                    peer.cell.connections.add(1);
-                    return Ok((stream, peer));
-                }
-                Err(cause) => {
-                    peer.cell.error(cause);
-                    failed = Some(cause);
-                    self.retries += 1;
-                    if self.retries >= TRIES {
-                        return Err(Fault::Connect(cause));
-                    }
-                    self.route.cell.retries.add(1);
-                }
-            }
-        }
-    }
-
-    async fn connect(&self, peer: &Peer) -> Result<Result<TcpStream, Cause>, Fault> {
-        self.deadline.set(Instant::now(), self.tcp.timeouts.connect);
-        let stream = match upstream::begin_connect(peer.address()) {
-            Ok(stream) => stream,
-            Err(cause) => return Ok(Err(cause)),
-        };
-        let connected = poll_fn(|cx| match upstream::poll_connected(&stream, cx) {
-            Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => {
-                let late = self.deadline.passed(cx);
-                if self.worker.cutting.get() {
-                    Poll::Ready(Err(Fault::Drained))
-                } else if late {
-                    Poll::Ready(Ok(Err(Cause::TimeoutConnect)))
-                } else {
-                    Poll::Pending
-                }
-            }
-        });
-        Ok(connected.await?.map(|()| stream))
-    }
-
-    async fn wait_for_backend(&self) -> Result<(), Fault> {
-        self.deadline.set(Instant::now(), self.tcp.timeouts.queue);
-        loop {
-            // Listening begins before looking, so that no change is missed.
-            let mut changed = pin!(self.worker.changed.notified());
-            changed.as_mut().enable();
-            if self.route.pool.is_usable() {
-                return Ok(());
-            }
-            if !self.route.pool.may_come_up() {
-                return Err(Fault::NoBackend);
-            }
-            poll_fn(|cx| {
-                if changed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(()));
-                }
-                let late = self.deadline.passed(cx);
-                if self.worker.cutting.get() {
-                    return Poll::Ready(Err(Fault::Drained));
-                }
-                if late {
-                    Poll::Ready(Err(Fault::NoBackend))
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await?;
-        }
-    }
+/// `own` is what of the pool's load is its own.
+fn write(worker: &Worker, route: &LocalRoute, client: &Caller, ended: &Ended, now: Instant, own: u64) {
+    let end = End {
+        mode: RecordMode::Tcp,
+        route,
+        client: client.address,
+        backend: ended.backend,
+        phases: &ended.phases,
+        reason: ended.reason,
+        now,
+    };
+    worker.record(&end, |record| {
+        (record.bytes_in, record.bytes_out) = ended.bytes;
+        record.sni = client.sni.as_deref();
+        record.destination = client.destination();
+        record.tls = ended.tls.as_deref();
+        record.detail = ended.detail;
+        record.retries = ended.retries;
+        record.moved = ended.moved;
+        record.load.pool = record.load.pool.saturating_sub(own);
+    });
 }

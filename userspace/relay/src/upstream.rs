@@ -1,79 +1,75 @@
-//! A worker's side of the backends: choosing one, connecting, keeping idle connections.
+//! A worker's side of the backends: choosing one, connecting, keeping idle connections, waiting for one.
 //!
 //! Connections belong to a worker and are never handed to another. Idle ones are kept per backend, last in first out;
 //! nothing watches them, but before one is used again it is asked whether it has ended meanwhile.
+//!
+//! ```text
+//!   LocalPool ── choose ──▶ Peer ── idle ───────────▶ Lease ──▶ Upstream ── release ──▶ those that wait, or idle
+//!       │                    └──── slots (all workers) ─┘
+//!       └─ all full ──▶ Queue (this worker) ◀── bell ── Lobby (all workers) ◀── a place is given up
+//! ```
+
+mod budget;
+mod connect;
+mod disguise;
+pub(crate) mod http2;
+mod lobby;
+mod peer;
+mod pool;
+mod queue;
+mod slots;
+mod socket;
+mod source;
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
-    io,
-    net::SocketAddr,
+    collections::HashMap,
     rc::Rc,
-    sync::{Arc, atomic::Ordering::Acquire},
-    task::{Context, Poll, ready},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
 use weir_core::{
-    balance::{Balancer, Candidates, Tried},
-    engine::{Usable, usable},
-    health::{Admin, State},
     ids::{BackendKey, PoolName},
-    plan::{self, Pool},
+    plan::Mode,
 };
 
+pub use self::disguise::Stock;
+use self::pool::Bounds;
+pub(crate) use self::{
+    connect::{connect_cause, poll_begun, poll_connected},
+    http2::Frames,
+    lobby::{Bells, Lobby},
+    peer::{Connection, Leased, Peer, Terms},
+    pool::{Lease, LocalPool, NoLease},
+    queue::Wait,
+    slots::{Slot, Slots},
+    socket::BackendSocket,
+    source::{PoolSource, Space},
+};
 use crate::{
-    reason::Cause,
-    stats::BackendCell,
+    tls::Tools,
+    worker::Worker,
     world::{Backend, Route, World},
 };
-
-/// Idle connections kept per backend and worker.
-const IDLE_MOST: usize = 256;
-
-/// How long a connection is kept idle. Below what servers commonly allow (nginx 75 s, Apache 5 s): those that end sooner
-/// are noticed when they are taken out.
-const IDLE: Duration = Duration::from_secs(30);
 
 /// All pools and backends, as one worker has them.
 pub(crate) struct Upstreams {
     worker: usize,
     pools: HashMap<PoolName, Rc<LocalPool>>,
+    /// Pools as older plans had them, for which some still wait.
+    leaving: Vec<Rc<LocalPool>>,
     peers: HashMap<BackendKey, Rc<Peer>>,
-}
-
-/// A pool with this worker's state of balancing.
-pub(crate) struct LocalPool {
-    pool: Arc<Pool>,
-    /// In the pool's order.
-    peers: Vec<Rc<Peer>>,
-    balancer: RefCell<Balancer>,
-    usable: RefCell<Vec<Usable>>,
-    /// The generation of health words that `usable` was derived from.
-    derived: Cell<u64>,
-    generation: Arc<std::sync::atomic::AtomicU64>,
-}
-
-/// A backend with this worker's idle connections to it.
-pub(crate) struct Peer {
-    backend: Arc<Backend>,
-    pub(crate) cell: Arc<BackendCell>,
-    idle: RefCell<VecDeque<Idle>>,
-    /// It is in no pool any more.
-    gone: Cell<bool>,
-}
-
-struct Idle {
-    stream: TcpStream,
-    since: Instant,
+    /// For TLS.
+    tools: Tools,
 }
 
 impl Upstreams {
-    pub(crate) fn new(worker: usize) -> Self {
+    pub(crate) fn new(worker: usize, tools: Tools) -> Self {
         Self {
             worker,
+            tools,
             pools: HashMap::new(),
+            leaving: Vec::new(),
             peers: HashMap::new(),
         }
     }
@@ -82,20 +78,21 @@ impl Upstreams {
     pub(crate) fn apply(&mut self, world: &World) {
         let mut peers = HashMap::new();
         let mut pools: HashMap<PoolName, Rc<LocalPool>> = HashMap::new();
-        for route in world.routes.values() {
-            if pools.contains_key(&route.pool.name) {
+        for route in world.routes.values().flat_map(Route::all) {
+            let name = &route.pool.name;
+            if pools.contains_key(name) {
                 continue;
             }
             let of_pool: Vec<_> = route
                 .backends
                 .iter()
-                .filter_map(|b| self.peer(&mut peers, b))
+                .filter_map(|b| self.peer(&mut peers, route, b))
                 .collect();
-            let pool = match self.pools.remove(&route.pool.name) {
-                Some(known) if known.pool == route.pool => known,
-                _ => Rc::new(LocalPool::new(route, of_pool, self.worker, world)),
+            let pool = match self.pools.get(name) {
+                Some(known) if known.pool == route.pool => Some(Rc::clone(known)),
+                _ => LocalPool::new(route, of_pool, self.worker, world, bounds(world, name)).map(Rc::new),
             };
-            pools.insert(route.pool.name.clone(), pool);
+            pools.extend(pool.map(|pool| (name.clone(), pool)));
         }
         for (key, peer) in self.peers.drain() {
             if !peers.contains_key(&key) {
@@ -103,22 +100,30 @@ impl Upstreams {
                 peer.close_idle();
             }
         }
+        let kept = |old: &Rc<LocalPool>| pools.values().any(|pool| Rc::ptr_eq(pool, old));
+        let replaced = self.pools.drain().map(|(_, pool)| pool).filter(|old| !kept(old));
+        self.leaving.extend(replaced);
         self.pools = pools;
         self.peers = peers;
+        self.leaving.retain(|pool| pool.has_waiters());
+        self.attend();
     }
 
-    fn peer(&self, peers: &mut HashMap<BackendKey, Rc<Peer>>, backend: &Arc<Backend>) -> Option<Rc<Peer>> {
+    fn peer(
+        &self,
+        peers: &mut HashMap<BackendKey, Rc<Peer>>,
+        route: &Route,
+        backend: &Arc<Backend>,
+    ) -> Option<Rc<Peer>> {
         if let Some(known) = peers.get(&backend.key) {
             return Some(Rc::clone(known));
         }
         let peer = match self.peers.get(&backend.key) {
-            Some(known) => Rc::clone(known),
-            None => Rc::new(Peer {
-                backend: Arc::clone(backend),
-                cell: Arc::clone(backend.cells.get(self.worker)?),
-                idle: RefCell::default(),
-                gone: Cell::new(false),
-            }),
+            Some(known) => {
+                known.follow(route, &self.tools);
+                Rc::clone(known)
+            }
+            None => Rc::new(Peer::new(backend, self.worker, route, &self.tools)?),
         };
         peers.insert(backend.key.clone(), Rc::clone(&peer));
         Some(peer)
@@ -128,13 +133,28 @@ impl Upstreams {
         self.pools.get(name).map(Rc::clone)
     }
 
-    /// Closes idle connections to backends that may not be used any more.
+    /// Closes idle connections to backends that may not be used any more, and serves those that wait from others.
     pub(crate) fn words_changed(&self) {
         for peer in self.peers.values() {
             if !peer.backend.word().takes_new() {
                 peer.close_idle();
+                peer.chill.set(None);
             }
         }
+        self.attend();
+    }
+
+    /// Looks after those that wait: of this worker, and of others that this one's idle connections are in the way of.
+    pub(crate) fn attend(&self) {
+        self.pools
+            .values()
+            .chain(&self.leaving)
+            .for_each(|pool| pool.attend());
+    }
+
+    /// Lets go of pools of older plans that nobody waits for any more.
+    pub(crate) fn tidy(&mut self) {
+        self.leaving.retain(|pool| pool.has_waiters());
     }
 
     /// Closes what was idle for too long, and what has ended.
@@ -144,9 +164,14 @@ impl Upstreams {
         }
     }
 
-    /// Whether no connection is idle, so that nothing will have to expire.
-    pub(crate) fn is_idle_empty(&self) -> bool {
-        self.peers.values().all(|p| p.idle.borrow().is_empty())
+    /// Makes connections in advance where too few are idle.
+    pub(crate) fn warm(&self, worker: &Rc<Worker>, now: Instant) {
+        self.pools.values().for_each(|pool| pool.warm(worker, now));
+    }
+
+    /// Whether nothing needs the clock: no connection is idle, none is to be made.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.peers.values().all(|p| p.idle() == 0) && !self.pools.values().any(|p| p.warms())
     }
 
     /// Closes all that is idle.
@@ -157,239 +182,73 @@ impl Upstreams {
     }
 }
 
-impl LocalPool {
-    fn new(route: &Route, peers: Vec<Rc<Peer>>, worker: usize, world: &World) -> Self {
-        Self {
-            balancer: RefCell::new(Balancer::new(route.pool.balance, peers.len(), worker)),
-            pool: Arc::clone(&route.pool),
-            peers,
-            usable: RefCell::default(),
-            derived: Cell::new(u64::MAX),
-            generation: Arc::clone(&world.generation),
-        }
-    }
-
-    /// Chooses a backend that was not tried yet, and notes it as tried. None: there is none left.
-    pub(crate) fn choose(&self, tried: &mut Tried) -> Option<(usize, Rc<Peer>)> {
-        self.derive();
-        let usable = self.usable.borrow();
-        let chosen = self.balancer.borrow_mut().pick(
-            &Now {
-                peers: &self.peers,
-                usable: &usable,
-            },
-            tried,
-        )?;
-        // No room to remember another: the request has had tries enough.
-        if !tried.insert(chosen) {
-            return None;
-        }
-        Some((chosen, Rc::clone(self.peers.get(chosen)?)))
-    }
-
-    /// Whether any backend may be used now.
-    pub(crate) fn is_usable(&self) -> bool {
-        self.derive();
-        self.usable.borrow().iter().any(|u| u.weight > 0)
-    }
-
-    /// Whether a backend that may not be used yet may come up before long: its first checks or its probation run.
-    pub(crate) fn may_come_up(&self) -> bool {
-        let soon = |(peer, backend): (&Rc<Peer>, &plan::Backend)| {
-            let word = peer.backend.word();
-            let state = match word.state {
-                State::Pending | State::Probation => true,
-                State::Up | State::Down => false,
-            };
-            state && word.admin == Admin::Ready && backend.weight > 0
-        };
-        self.peers.iter().zip(&self.pool.backends).any(soon)
-    }
-
-    /// What the plan says of a backend of this pool.
-    pub(crate) fn backend(&self, index: usize) -> Option<&plan::Backend> {
-        self.pool.backends.get(index)
-    }
-
-    pub(crate) fn name(&self) -> &PoolName {
-        &self.pool.name
-    }
-
-    fn derive(&self) {
-        let generation = self.generation.load(Acquire);
-        if self.derived.replace(generation) != generation {
-            let words: Vec<_> = self.peers.iter().map(|p| p.backend.word()).collect();
-            *self.usable.borrow_mut() = usable(&self.pool, &words);
-        }
-    }
-}
-
-/// The pool at the moment of a choice.
-struct Now<'a> {
-    peers: &'a [Rc<Peer>],
-    usable: &'a [Usable],
-}
-
-impl Candidates for Now<'_> {
-    fn count(&self) -> usize {
-        self.peers.len()
-    }
-
-    fn weight(&self, index: usize) -> u16 {
-        self.usable.get(index).map_or(0, |u| u.weight)
-    }
-
-    fn in_flight(&self, index: usize) -> u32 {
-        let of_all = |p: &Rc<Peer>| p.backend.cells.iter().map(|c| c.in_flight.get()).sum::<u64>();
-        self.peers
-            .get(index)
-            .map_or(0, |p| u32::try_from(of_all(p)).unwrap_or(u32::MAX))
-    }
-}
-
-impl Peer {
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.backend.key.address
-    }
-
-    /// An idle connection that has not ended, as far as the runtime knows; with `ask`, as far as the system knows, at
-    /// the price of a call: for requests that can't be sent a second time.
-    #[inline]
-    pub(crate) fn take_idle(&self, ask: bool) -> Option<TcpStream> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some(Idle { stream, .. }) = idle.pop_back() {
-            self.cell.idle.sub(1);
-            if is_quiet(&stream) && (!ask || is_silent(&stream)) {
-                return Some(stream);
+/// What the services of the pool say of connections that are made for more than one request.
+fn bounds(world: &World, pool: &PoolName) -> Bounds {
+    let mut connect = None;
+    let mut head = 0;
+    let all = world.routes.values().flat_map(Route::all);
+    for route in all.filter(|route| route.pool.name == *pool) {
+        let timeout = match &route.service.mode {
+            Mode::Http(http) => {
+                // HTTP/2 counts 32 bytes besides for each field (RFC 9113 section 6.5.2).
+                let fields = u32::from(http.limits.headers).saturating_mul(32);
+                head = http.limits.head.saturating_add(fields).max(head);
+                http.timeouts.connect
             }
-        }
-        None
+            Mode::Tcp(tcp) => tcp.timeouts.connect,
+            Mode::L4(_) => continue,
+        };
+        connect = Some(connect.map_or(timeout, |least: Duration| least.min(timeout)));
     }
-
-    /// Takes a connection that may serve again.
-    #[inline]
-    pub(crate) fn put_idle(&self, stream: TcpStream, now: Instant) {
-        if self.gone.get() || !self.backend.word().takes_new() {
-            return;
-        }
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < IDLE_MOST {
-            idle.push_back(Idle { stream, since: now });
-            self.cell.idle.add(1);
-        }
+    Bounds {
+        connect: connect.unwrap_or(Duration::from_secs(1)),
+        head,
     }
-
-    fn expire(&self, now: Instant) {
-        let mut idle = self.idle.borrow_mut();
-        let before = idle.len();
-        idle.retain(|i| now.saturating_duration_since(i.since) < IDLE && is_quiet(&i.stream));
-        self.cell.idle.sub((before - idle.len()) as u64);
-    }
-
-    fn close_idle(&self) {
-        let mut idle = self.idle.borrow_mut();
-        self.cell.idle.sub(idle.len() as u64);
-        idle.clear();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.close_idle();
-    }
-}
-
-/// Whether an idle connection has neither ended nor said anything, which it has no right to. Costs no system call as
-/// long as the runtime has seen no event for it.
-#[inline]
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut byte = [0];
-    matches!(stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// As [`is_quiet`], but asks the system.
-fn is_silent(stream: &TcpStream) -> bool {
-    use rustix::net::{RecvFlags, recv};
-    let mut byte = [0];
-    recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) == Err(rustix::io::Errno::AGAIN)
 }
 
 /// A connection to a backend while it is used.
 pub(crate) struct Upstream {
-    pub(crate) stream: TcpStream,
+    pub(crate) link: Link,
     pub(crate) peer: Rc<Peer>,
     /// It had served before.
     pub(crate) reused: bool,
 }
 
+/// What a request and its response go over: the one place where the relay's exchange depends on the backend's protocol.
+pub(crate) enum Link {
+    /// A connection of its own: bytes, framed as HTTP/1.1 says.
+    Http1(Connection),
+    /// A stream on a connection that others use too.
+    Http2(Box<Frames>),
+}
+
 impl Upstream {
-    pub(crate) fn new(stream: TcpStream, peer: Rc<Peer>, reused: bool) -> Self {
+    pub(crate) fn new(link: Link, peer: Rc<Peer>, reused: bool) -> Self {
         peer.cell.requests.add(1);
         peer.cell.in_flight.add(1);
         if reused {
             peer.cell.reused.add(1);
         }
-        Self { stream, peer, reused }
+        Self { link, peer, reused }
     }
 
-    /// Gives the connection back for others to use.
     #[inline]
-    pub(crate) fn release(self, now: Instant) {
-        self.peer.cell.in_flight.sub(1);
-        self.peer.put_idle(self.stream, now);
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.link, Link::Http2(_))
     }
 
-    /// Ends the connection.
-    pub(crate) fn close(self) {
+    /// It serves no request any more. Dropping what it went over ends that.
+    pub(crate) fn close(self) -> Link {
         self.peer.cell.in_flight.sub(1);
+        self.link
     }
-}
 
-/// Begins to connect. Never waits; a refusal may be known at once.
-pub(crate) fn begin_connect(address: SocketAddr) -> Result<TcpStream, Cause> {
-    let connect = || -> io::Result<TcpStream> {
-        use socket2::{Domain, Protocol, Socket, Type};
-        let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&address.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
+    /// Ends the connection, and keeps its place for another, if it has one of its own.
+    pub(crate) fn into_slot(self) -> Option<Slot> {
+        self.peer.cell.in_flight.sub(1);
+        match self.link {
+            Link::Http1(connection) => Some(connection.slot),
+            Link::Http2(_) => None,
         }
-        TcpStream::from_std(socket.into())
-    };
-    connect().map_err(|error| connect_cause(&error))
-}
-
-/// Waits until a connection is established.
-pub(crate) fn poll_connected(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<Result<(), Cause>> {
-    if let Err(error) = ready!(stream.poll_write_ready(cx)) {
-        return Poll::Ready(Err(connect_cause(&error)));
-    }
-    match stream.take_error() {
-        Ok(None) => Poll::Ready(Ok(())),
-        Ok(Some(error)) | Err(error) => Poll::Ready(Err(connect_cause(&error))),
-    }
-}
-
-/// What a failure to connect is due to.
-pub(crate) fn connect_cause(error: &io::Error) -> Cause {
-    use io::ErrorKind as Kind;
-    let is = |kinds: &[Kind]| kinds.contains(&error.kind());
-    // Only what says something about the backend or the way there is laid to its charge.
-    if is(&[
-        Kind::ConnectionRefused,
-        Kind::ConnectionReset,
-        Kind::ConnectionAborted,
-        Kind::BrokenPipe,
-    ]) {
-        Cause::Refused
-    } else if is(&[Kind::HostUnreachable, Kind::NetworkUnreachable, Kind::NetworkDown]) {
-        Cause::Unreachable
-    } else if is(&[Kind::TimedOut]) {
-        Cause::TimeoutConnect
-    } else {
-        Cause::Local
     }
 }

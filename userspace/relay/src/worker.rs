@@ -8,31 +8,48 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     rc::Rc,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc as std_mpsc,
+    },
     thread,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use tokio::{
-    runtime::{Builder, LocalOptions},
+    runtime::{Builder, LocalOptions, RuntimeMetrics},
     sync::{Notify, mpsc, oneshot},
     task::AbortHandle,
 };
-use weir_core::ids::{ListenKey, ServiceName};
+use weir_core::ids::{ListenKey, Scope, ServiceName};
 
 use crate::{
     accept,
-    access::LogBuffer,
-    http1::rules::Rules,
-    scratch::Scratch,
-    stats::{Count, ServiceCell},
+    access::{Load, LogBuffer, Record, RecordMode},
+    clock::Clock,
+    http1::id::{Ids, RequestId},
+    phases::Phases,
+    prepared::Prepared,
+    reason::Reason,
+    scratch::{Memory, Scratch},
+    stats::{ServiceCell, WorkerCell},
     timers::{TICK, Timers},
-    upstream::{LocalPool, Upstreams},
+    tls::{Buffers, Gate, Tools},
+    upstream::{Bells, LocalPool, Stock, Upstreams},
     world::{Route, World},
 };
+
+mod count;
+mod entrance;
+
+pub(crate) use count::{AtPool, Open};
+pub(crate) use entrance::Entrance;
 
 /// What a worker is told.
 pub(crate) enum Command {
@@ -61,8 +78,14 @@ pub(crate) struct WorkerListener {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) scratch: RefCell<Scratch>,
+    /// For TLS.
+    pub(crate) records: Rc<RefCell<Buffers>>,
+    pub(crate) gate: Rc<Gate>,
     pub(crate) timers: Rc<Timers>,
+    pub(crate) clock: Clock,
     pub(crate) log: RefCell<Option<LogBuffer>>,
+    /// Makes ids of requests.
+    pub(crate) ids: RefCell<Ids>,
     upstreams: RefCell<Upstreams>,
     /// No new connections, no second request on those that are open.
     pub(crate) draining: Cell<bool>,
@@ -73,34 +96,19 @@ pub(crate) struct Worker {
     cut: Cell<u64>,
     /// Rings when the last connection closes.
     emptied: Notify,
-    /// Rings when health words or the plan have changed.
-    pub(crate) changed: Notify,
     /// Wakes the tick task after it slept because there was nothing to do.
     busy: Notify,
-    pub(crate) accept_paused: Arc<Count>,
-}
-
-/// What connections of one listener come in by: outlives plans, follows them.
-pub(crate) struct Entrance {
-    service: RefCell<ServiceName>,
-    route: RefCell<Option<Rc<LocalRoute>>>,
-    /// The listener is gone, or serves another service now: what has begun is finished by the last route.
-    closed: Cell<bool>,
-}
-
-impl Entrance {
-    /// The service as the present plan has it; for a listener that is gone, as the last plan had it. None: the service
-    /// is gone.
-    #[inline]
-    pub(crate) fn route(&self) -> Option<Rc<LocalRoute>> {
-        self.route.borrow().clone()
-    }
-
-    /// Whether its connections may not begin another request.
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.get() || self.route.borrow().is_none()
-    }
+    pub(crate) cell: Arc<WorkerCell>,
+    /// Of all workers.
+    cells: Arc<[Arc<WorkerCell>]>,
+    /// Client connections that they may have open together.
+    most: Arc<AtomicU64>,
+    /// Requests of HTTP/2 that they may have under way together.
+    most_streams: Arc<AtomicU64>,
+    /// TLS handshakes that they may have under way together.
+    pub(crate) most_handshakes: Arc<AtomicU64>,
+    /// Sockets for connections in clients' names.
+    pub(crate) stock: Arc<Stock>,
 }
 
 /// A service as one worker has it.
@@ -108,18 +116,36 @@ pub(crate) struct LocalRoute {
     pub(crate) route: Arc<Route>,
     pub(crate) pool: Rc<LocalPool>,
     pub(crate) cell: Arc<ServiceCell>,
-    pub(crate) request_rules: Rules,
-    pub(crate) response_rules: Rules,
-    /// Some rule wants the address that the client connected to.
-    pub(crate) needs_server: bool,
+    pub(crate) prepared: Rc<Prepared>,
+    /// By rule of the service, the same with the pool that the rule chooses.
+    by_rule: Vec<Option<Rc<Self>>>,
+}
+
+/// What a worker has in common with the others, and its part of it.
+pub(crate) struct Shared {
+    pub(crate) bells: Arc<Bells>,
+    pub(crate) cells: Arc<[Arc<WorkerCell>]>,
+    /// Client connections that all workers together may have open.
+    pub(crate) most: Arc<AtomicU64>,
+    /// Requests of HTTP/2 that all workers together may have under way.
+    pub(crate) most_streams: Arc<AtomicU64>,
+    /// TLS handshakes that all workers together may have under way.
+    pub(crate) most_handshakes: Arc<AtomicU64>,
+    /// Sockets for connections in clients' names.
+    pub(crate) stock: Arc<Stock>,
+    /// Its own.
+    pub(crate) memory: Memory,
+}
+
+/// A worker's thread, and the ways to it.
+pub(crate) struct Spawned {
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+    pub(crate) thread: thread::JoinHandle<()>,
+    pub(crate) metrics: RuntimeMetrics,
 }
 
 /// Starts a worker's thread; returns when its runtime runs.
-pub(crate) fn spawn(
-    index: usize,
-    accept_paused: Arc<Count>,
-    log: Option<LogBuffer>,
-) -> io::Result<(mpsc::UnboundedSender<Command>, thread::JoinHandle<()>)> {
+pub(crate) fn spawn(index: usize, shared: Shared, log: Option<LogBuffer>) -> io::Result<Spawned> {
     let (commands, incoming) = mpsc::unbounded_channel();
     let (started, start) = std_mpsc::sync_channel(1);
     let thread = thread::Builder::new()
@@ -131,8 +157,8 @@ pub(crate) fn spawn(
                 .build_local(LocalOptions::default());
             match runtime {
                 Ok(runtime) => {
-                    let _ = started.send(Ok(()));
-                    runtime.block_on(run(index, accept_paused, log, incoming));
+                    let _ = started.send(Ok(runtime.handle().metrics()));
+                    runtime.block_on(run(index, shared, log, incoming));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -140,7 +166,11 @@ pub(crate) fn spawn(
             }
         })?;
     match start.recv() {
-        Ok(Ok(())) => Ok((commands, thread)),
+        Ok(Ok(metrics)) => Ok(Spawned {
+            commands,
+            thread,
+            metrics,
+        }),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(io::Error::other("its thread ended at once")),
     }
@@ -148,37 +178,59 @@ pub(crate) fn spawn(
 
 async fn run(
     index: usize,
-    accept_paused: Arc<Count>,
+    shared: Shared,
     log: Option<LogBuffer>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
+    let Shared {
+        bells,
+        cells,
+        most,
+        most_streams,
+        most_handshakes,
+        stock,
+        memory,
+    } = shared;
+    let tools = Tools {
+        records: Rc::new(RefCell::new(Buffers::new(memory.clone()))),
+        gate: Rc::default(),
+    };
     let worker = Rc::new(Worker {
         index,
-        scratch: RefCell::new(Scratch::new()),
+        cell: Arc::clone(memory.cell()),
+        records: Rc::clone(&tools.records),
+        gate: Rc::clone(&tools.gate),
+        scratch: RefCell::new(Scratch::new(memory)),
         timers: Rc::new(Timers::new(Instant::now())),
+        clock: Clock::new(),
         log: RefCell::new(log),
-        upstreams: RefCell::new(Upstreams::new(index)),
+        ids: RefCell::new(Ids::new(seed())),
+        upstreams: RefCell::new(Upstreams::new(index, tools)),
         draining: Cell::new(false),
         cutting: Cell::new(false),
         open: Cell::new(0),
         cut: Cell::new(0),
         emptied: Notify::new(),
-        changed: Notify::new(),
         busy: Notify::new(),
-        accept_paused,
+        cells,
+        most,
+        most_streams,
+        most_handshakes,
+        stock,
     });
     tokio::task::spawn_local(tick(Rc::clone(&worker)));
+    tokio::task::spawn_local(attend(Rc::clone(&worker), bells));
     let mut held: HashMap<ListenKey, HeldListener> = HashMap::new();
     // Ends when the `Relay` is dropped; the runtime then drops every task, which closes every connection.
     while let Some(command) = commands.recv().await {
         match command {
             Command::World { world, listeners } => {
                 apply(&worker, &mut held, &world, listeners);
-                worker.changed.notify_waiters();
+                worker.warm();
             }
             Command::Words => {
                 worker.upstreams.borrow().words_changed();
-                worker.changed.notify_waiters();
+                worker.warm();
             }
             Command::Drain { until, done } => {
                 held.clear();
@@ -187,6 +239,12 @@ async fn run(
             }
         }
     }
+}
+
+/// A random number of the system's.
+fn seed() -> u64 {
+    // The keys of a hasher come from the system's random numbers.
+    RandomState::new().hash_one(0_u8)
 }
 
 /// A listener's accept tasks; they end when it is dropped.
@@ -243,6 +301,7 @@ fn apply(
                     service: RefCell::new(service),
                     route: RefCell::new(route),
                     closed: Cell::new(false),
+                    transparent: key.scope != Scope::Address,
                 });
                 // The sockets are not closed in between: `known` and `sockets` hold them.
                 drop(known);
@@ -284,24 +343,37 @@ impl Worker {
     fn local(&self, route: &Arc<Route>) -> Option<LocalRoute> {
         let pool = self.upstreams.borrow().pool(&route.pool.name)?;
         let cell = Arc::clone(route.cells.get(self.index)?);
-        let (request_rules, response_rules) = match &route.service.mode {
-            weir_core::plan::Mode::Http(http) => (
-                Rules::new(&http.request_headers),
-                Rules::new(&http.response_headers),
-            ),
-            weir_core::plan::Mode::Tcp(_) | weir_core::plan::Mode::L4(_) => {
-                (Rules::default(), Rules::default())
-            }
+        let prepared = match &route.service.mode {
+            weir_core::plan::Mode::Http(http) => Prepared::new(http),
+            weir_core::plan::Mode::Tcp(_) | weir_core::plan::Mode::L4(_) => Prepared::default(),
         };
-        let needs_server = request_rules.needs_server() || response_rules.needs_server();
+        let prepared = Rc::new(prepared);
+        let by_rule = |other: &Option<Arc<Route>>| {
+            let other = other.as_ref()?;
+            Some(Rc::new(LocalRoute {
+                route: Arc::clone(other),
+                pool: self.upstreams.borrow().pool(&other.pool.name)?,
+                cell: Arc::clone(&cell),
+                prepared: Rc::clone(&prepared),
+                by_rule: Vec::new(),
+            }))
+        };
         Some(LocalRoute {
             route: Arc::clone(route),
             pool,
-            cell,
-            request_rules,
-            response_rules,
-            needs_server,
+            by_rule: route.by_rule.iter().map(by_rule).collect(),
+            cell: Arc::clone(&cell),
+            prepared: Rc::clone(&prepared),
         })
+    }
+
+    /// An id for what could not be read, if requests of the service have ids.
+    pub(crate) fn fresh_id(&self, route: &LocalRoute) -> RequestId {
+        if route.prepared.makes_ids {
+            self.ids.borrow_mut().next(SystemTime::now())
+        } else {
+            RequestId::NONE
+        }
     }
 
     /// Makes sure that the tick task runs: something waits for it.
@@ -310,45 +382,135 @@ impl Worker {
         self.busy.notify_one();
     }
 
+    /// Makes connections in advance, and sees to it that the tick task goes on doing so.
+    fn warm(self: &Rc<Self>) {
+        if !self.draining.get() {
+            self.upstreams.borrow().warm(self, Instant::now());
+            self.stir();
+        }
+    }
+
+    /// Adds an access record, if there is a log: what is known of every end, and what `fill` adds to it.
+    pub(crate) fn record<'a>(&self, end: &End<'a>, fill: impl FnOnce(&mut Record<'a>)) {
+        let mut log = self.log.borrow_mut();
+        let Some(log) = log.as_mut() else { return };
+        let End {
+            mode,
+            route,
+            client,
+            backend,
+            phases,
+            reason,
+            now,
+        } = *end;
+        let mut record = Record {
+            time: self.clock.calendar(phases.began()),
+            mode,
+            service: route.route.service.name.as_str(),
+            pool: route.pool_name(),
+            backend: backend.and_then(|index| route.pool.backend(index)),
+            client,
+            id: None,
+            sni: None,
+            destination: None,
+            tls: None,
+            line: None,
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            timers: phases.timers(now),
+            end: reason,
+            phase: phases.phase(),
+            detail: None,
+            retries: 0,
+            moved: false,
+            keep_alive: false,
+            reused: false,
+            load: Load::default(),
+        };
+        if log.tells_load() {
+            record.load = self.load(route, backend, phases.ahead());
+        }
+        fill(&mut record);
+        log.push(&record);
+    }
+
+    /// Whether connections have a record over which the client sent nothing.
+    pub(crate) fn records_null(&self) -> bool {
+        self.log.borrow().as_ref().is_some_and(LogBuffer::has_null)
+    }
+
+    /// Client connections open now, of all services and workers.
+    fn all_open(&self) -> u64 {
+        self.cells.iter().map(|c| c.open.get()).sum()
+    }
+
+    /// TLS handshakes under way now, of all workers.
+    pub(crate) fn handshakes(&self) -> u64 {
+        self.cells.iter().map(|c| c.handshakes.get()).sum()
+    }
+
+    /// Whether there are as many as there may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.all_open() >= self.most.load(Relaxed)
+    }
+
+    /// Whether as many requests of HTTP/2 are under way as may be.
+    pub(crate) fn has_all_streams(&self) -> bool {
+        let streams: u64 = self.cells.iter().map(|c| c.streams.get()).sum();
+        streams >= self.most_streams.load(Relaxed)
+    }
+
+    fn load(&self, route: &LocalRoute, backend: Option<usize>, ahead: u32) -> Load {
+        let at_backend = backend.and_then(|index| route.route.backends.get(index));
+        Load {
+            connections: self.all_open(),
+            service: route.open(),
+            pool: route.route.waiting.cells.iter().map(|c| c.active.get()).sum(),
+            backend: at_backend.map_or(0, |b| b.cells.iter().map(|c| c.in_flight.get()).sum()),
+            ahead,
+        }
+    }
+
     /// Whether nothing needs the clock. An open connection may set a deadline at any moment.
     fn is_idle(&self) -> bool {
         let logged = self.log.borrow().as_ref().is_none_or(LogBuffer::is_empty);
-        logged && self.open.get() == 0 && self.timers.is_empty() && self.upstreams.borrow().is_idle_empty()
+        logged && self.open.get() == 0 && self.timers.is_empty() && self.upstreams.borrow().is_at_rest()
     }
 }
 
-/// A connection, as far as the worker counts it: open from its making to its drop.
-pub(crate) struct Open {
-    worker: Rc<Worker>,
-    cell: Arc<ServiceCell>,
-}
+impl LocalRoute {
+    /// The same with the pool that a rule of the service chooses, if it does.
+    pub(crate) fn by_rule(&self, rule: usize) -> Option<&Rc<Self>> {
+        self.by_rule.get(rule)?.as_ref()
+    }
 
-impl Open {
-    pub(crate) fn new(worker: &Rc<Worker>, cell: &Arc<ServiceCell>) -> Self {
-        if worker.open.replace(worker.open.get() + 1) == 0 {
-            worker.stir();
+    /// The pool's name; empty if there is none.
+    pub(crate) fn pool_name(&self) -> &str {
+        if self.route.has_pool() {
+            self.pool.name().as_str()
+        } else {
+            ""
         }
-        cell.accepted.add(1);
-        cell.open.add(1);
-        Self {
-            worker: Rc::clone(worker),
-            cell: Arc::clone(cell),
-        }
+    }
+
+    /// Connections of the service open now, over all workers.
+    pub(crate) fn open(&self) -> u64 {
+        self.route.cells.iter().map(|c| c.open.get()).sum()
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.cell.open.sub(1);
-        let open = self.worker.open.get() - 1;
-        self.worker.open.set(open);
-        if self.worker.cutting.get() {
-            self.worker.cut.set(self.worker.cut.get() + 1);
-        }
-        if open == 0 {
-            self.worker.emptied.notify_waiters();
-        }
-    }
+/// The end of a request, or of a connection, as every record tells it.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    pub(crate) mode: RecordMode,
+    pub(crate) route: &'a LocalRoute,
+    pub(crate) client: SocketAddr,
+    /// The backend tried last: its place in the pool.
+    pub(crate) backend: Option<usize>,
+    pub(crate) phases: &'a Phases,
+    pub(crate) reason: Reason,
+    pub(crate) now: Instant,
 }
 
 async fn tick(worker: Rc<Worker>) {
@@ -356,19 +518,38 @@ async fn tick(worker: Rc<Worker>) {
     loop {
         if worker.is_idle() {
             worker.busy.notified().await;
-            worker.timers.skip_to(Instant::now());
+            let now = Instant::now();
+            worker.timers.skip_to(now);
+            worker.clock.adjust(now);
         }
         tokio::time::sleep(TICK).await;
         let now = Instant::now();
         worker.timers.turn(now);
+        worker.clock.adjust(now);
         ticks += 1;
+        worker.upstreams.borrow().attend();
         // Idle upstream connections are kept for many seconds: once a second will do.
         if ticks.is_multiple_of(20) {
+            worker.upstreams.borrow_mut().tidy();
             worker.upstreams.borrow().expire(now);
+            if !worker.draining.get() {
+                worker.upstreams.borrow().warm(&worker, now);
+            }
         }
         if let Some(log) = worker.log.borrow_mut().as_mut() {
             log.flush();
         }
+    }
+}
+
+/// Looks after those that wait whenever a place was given up, on this worker or another.
+async fn attend(worker: Rc<Worker>, bells: Arc<Bells>) {
+    let Some(bell) = bells.get(worker.index) else {
+        return;
+    };
+    loop {
+        bell.notified().await;
+        worker.upstreams.borrow().attend();
     }
 }
 

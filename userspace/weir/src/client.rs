@@ -9,10 +9,13 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
+use weir_core::plan::IpNet;
 
 use crate::{
-    admin::api::{Answer, Changed, Pools, Reloaded, Request, Status, Tunable},
-    cli::{QueryArgs, SocketArgs, SysctlArgs, Wish},
+    admin::api::{
+        Answer, Changed, Explained, Flows, ListChange, Lists, Pools, Reloaded, Request, Status, Tunable,
+    },
+    cli::{ExplainWhat, FlowsArgs, ListArgs, QueryArgs, SocketArgs, SysctlArgs, Wish},
     render,
 };
 
@@ -51,6 +54,38 @@ pub(crate) fn backend(wish: Wish, backend: &str, socket: &SocketArgs) -> anyhow:
     }
 }
 
+/// `weir flows`
+pub(crate) fn flows(args: &FlowsArgs) -> anyhow::Result<()> {
+    let request = Request::Flows {
+        service: args.service.clone(),
+        backend: args.backend.clone(),
+        source: args.source.map(|net| net.to_string()),
+        destination: args.destination.map(|net| net.to_string()),
+        closed: args.closed,
+        sort: Some(args.sort.as_str().to_owned()),
+        limit: args.limit,
+    };
+    show::<Flows>(&args.query, &request, render::flows)
+}
+
+/// `weir explain`
+pub(crate) fn explain(what: &ExplainWhat) -> anyhow::Result<()> {
+    let ExplainWhat::Flow {
+        src,
+        dst,
+        protocol,
+        syn,
+        query,
+    } = what;
+    let request = Request::Explain {
+        src: src.to_string(),
+        dst: dst.to_string(),
+        protocol: protocol.as_str().to_owned(),
+        syn: *syn,
+    };
+    show::<Explained>(query, &request, render::explained)
+}
+
 /// `weir reload`
 pub(crate) fn reload(socket: &SocketArgs) -> anyhow::Result<()> {
     let Reloaded { generation, changes } = ask(socket, &Request::Reload {})?;
@@ -62,6 +97,34 @@ pub(crate) fn reload(socket: &SocketArgs) -> anyhow::Result<()> {
         text.push_str(&format!("  {change}\n"));
     }
     print(&text)
+}
+
+/// `weir ban` and `weir allow`
+pub(crate) fn list(args: &ListArgs, ban: bool) -> anyhow::Result<()> {
+    let seconds = match args.time {
+        Some(time) if time.subsec_nanos() != 0 || time.is_zero() => {
+            bail!("--for takes whole seconds, 1s at least")
+        }
+        time => time.map(|time| time.as_secs()),
+    };
+    let networks = args.networks.iter().map(ToString::to_string).collect();
+    let request = match ban {
+        true => Request::Ban { networks, seconds },
+        false => Request::Allow { networks, seconds },
+    };
+    print(&render::list_change(&ask(&args.socket, &request)?))
+}
+
+/// `weir unlist`
+pub(crate) fn unlist(networks: &[IpNet], socket: &SocketArgs) -> anyhow::Result<()> {
+    let networks = networks.iter().map(ToString::to_string).collect();
+    let change: ListChange = ask(socket, &Request::Unlist { networks })?;
+    print(&render::list_change(&change))
+}
+
+/// `weir lists`
+pub(crate) fn lists(args: &QueryArgs) -> anyhow::Result<()> {
+    show::<Lists>(args, &Request::Lists {}, render::lists)
 }
 
 /// `weir sysctl`

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use weir_config::{Facts, Report, tunables::Origin};
+use weir_config::{Facts, Mistake, Report, tunables::Origin};
 pub(crate) use weir_config::{Loaded, load};
+
+use crate::tls;
 
 /// The control socket of a configuration that names none.
 pub(crate) fn default_socket() -> PathBuf {
@@ -29,6 +31,7 @@ pub(crate) fn with_tunables(loaded: &Loaded, set: &[(String, String)]) -> anyhow
     Ok(Loaded {
         plan: plan.into(),
         source,
+        untimely: loaded.untimely.clone(),
     })
 }
 
@@ -38,6 +41,17 @@ pub(crate) fn with_tunables(loaded: &Loaded, set: &[(String, String)]) -> anyhow
 /// All mistakes of all files.
 pub(crate) fn reload(path: &Path, before: &Loaded) -> Result<Loaded, Report> {
     let loaded = load(path)?;
+    // What is served already is served on. What is new has to be in its time, or what was served before is.
+    let (old, new) = (&before.source.tls, &loaded.source.tls);
+    let fresh = |(path, _): &&(PathBuf, Mistake)| !new.is_same(old, path);
+    let fresh: Vec<_> = { loaded.untimely.iter() }
+        .filter(fresh)
+        .map(|(_, mistake)| mistake.clone())
+        .collect();
+    if !fresh.is_empty() {
+        return Err(fresh.into());
+    }
+    tell_untimely(&loaded);
     let runtime: Vec<_> = before
         .source
         .tunables
@@ -48,6 +62,7 @@ pub(crate) fn reload(path: &Path, before: &Loaded) -> Result<Loaded, Report> {
     if runtime.is_empty() {
         return Ok(loaded);
     }
+    let untimely = loaded.untimely;
     let mut source = loaded.source;
     for (name, value) in runtime {
         // It was accepted once by the same registry.
@@ -59,5 +74,19 @@ pub(crate) fn reload(path: &Path, before: &Loaded) -> Result<Loaded, Report> {
     Ok(Loaded {
         plan: plan.into(),
         source,
+        untimely,
     })
+}
+
+/// Logs the certificates that are served though their time has not come or is over, and the pools whose backends are not
+/// verified.
+pub(crate) fn tell_untimely(loaded: &Loaded) {
+    for (_, mistake) in &loaded.untimely {
+        let mistake = mistake.to_string();
+        tracing::error!(mistake, "a certificate is served that clients will refuse");
+    }
+    for pool in tls::unverified_pools(&loaded.plan) {
+        let what = tls::unverified(pool);
+        tracing::warn!(what, "backends are not verified");
+    }
 }

@@ -7,17 +7,26 @@
 //! signals ─────┐                        ┌─▶ engine (weir-core): health, what follows
 //! admin, HTTP ─┼─▶ Control: one loop ───┼─▶ kernel: BPF maps, addresses (weir-datapath)
 //! relay ───────┤      ▲                 ├─▶ relay process: configuration, sockets, health words
-//! health ──────┘      └── engine timers └─▶ health process: probes
+//! health ──────┤      └── engine timers ├─▶ health process: probes
+//! keys ────────┘                        └─▶ keys process: private keys, while a service ends TLS
 //! ```
 
 mod answers;
 mod apply;
+mod certificates;
 mod child;
+mod explain;
+mod exports;
+mod flows;
 mod kernel;
+mod keys;
+mod protect;
 mod relay_link;
 mod saved;
+mod sources;
 mod start;
 mod state;
+mod sweeps;
 
 use anyhow::Context;
 use tokio::{
@@ -25,6 +34,9 @@ use tokio::{
     task::LocalSet,
 };
 
+pub(crate) use self::sweeps::FlowTables;
+#[cfg(test)]
+pub(crate) use self::sweeps::{FlowTable, PortForecast};
 use crate::{
     admin::{
         api::{Answer, Pools, Request, Status},

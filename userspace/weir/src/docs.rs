@@ -1,6 +1,6 @@
 //! Holds the operator's pages to the code: every name that weir prints is explained there.
 
-use weir_abi::{Note, Reason, Verdict};
+use weir_abi::{Note, Reason};
 
 const REASONS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reasons.md"));
 
@@ -32,11 +32,7 @@ fn packets() {
     let want: Vec<_> = Reason::ALL
         .iter()
         .map(|r| {
-            let verdict = match r.verdict() {
-                Verdict::Forward => "forward",
-                Verdict::Pass => "pass",
-                Verdict::Drop => "drop",
-            };
+            let verdict = r.verdict().name();
             (r.name(), verdict)
         })
         .collect();

@@ -24,12 +24,14 @@ struct Answer<'a> {
 pub(crate) fn run(interfaces: Vec<String>, config: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     let mut interfaces = interfaces;
     let mut relay_only = false;
+    let mut transparent = Vec::new();
     if let Some(path) = config {
         let loaded = context::load(path).map_err(|report| anyhow!("{report}"))?;
         interfaces.clone_from(&loaded.plan.node.interfaces);
+        transparent.extend(loaded.plan.transparent().copied());
         relay_only = loaded.plan.node.xdp == XdpMode::Off;
     }
-    let report = inspect(&interfaces);
+    let report = inspect(&interfaces, &transparent);
     let worst = report.worst();
     // What only the L4 plane needs is no problem for a relay.
     let can_run = worst < Level::Problem || relay_only;

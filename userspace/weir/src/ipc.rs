@@ -1,4 +1,4 @@
-//! What control, relay and health say to each other: one JSON message a packet, descriptors beside it.
+//! What control, relay, health and keys say to each other: one JSON message a packet, descriptors beside it.
 //!
 //! The child holds a listening seqpacket socket and control connects to it, so that a control started anew finds the
 //! children of its predecessor. A packet holds at most [`MAX_MESSAGE`] bytes: longer texts travel in a memfd.
@@ -11,8 +11,10 @@ pub(crate) mod stats;
 mod wire;
 
 pub(crate) use channel::{Channel, Listener, bind, borrow, connect};
-pub(crate) use memfd::{read_text, text};
-pub(crate) use wire::{FromHealth, FromRelay, ToHealth, ToRelay, WireProbe, WireResult, WireWord};
+pub(crate) use memfd::{read_secret, read_text, secret, text};
+pub(crate) use wire::{
+    FromHealth, FromKeys, FromRelay, ToHealth, ToKeys, ToRelay, WireProbe, WireResult, WireWord,
+};
 
 /// Longest message, in bytes. Below the kernel's default of 212 992 for a Unix socket's buffer.
 pub(crate) const MAX_MESSAGE: usize = 128 * 1024;

@@ -1,10 +1,12 @@
 //! The `weir` binary: one program for the command line, the control process and its children.
 //!
 //! Owns the composition: which process does what, how they speak to each other, what operators see. All policy is in
-//! `weir-core`, all kernel work in `weir-datapath`, all traffic in `weir-relay`, all probing in `weir-health`.
+//! `weir-core`, all kernel work in `weir-datapath`, all traffic in `weir-relay`, all probing in `weir-health`,
+//! all of certificates and keys in `weir-tls`.
 #![forbid(unsafe_code)]
 
 mod admin;
+mod capture;
 mod cli;
 mod client;
 mod context;
@@ -17,6 +19,7 @@ mod logging;
 mod privileges;
 mod render;
 mod role;
+mod tls;
 
 use std::{io::Write, path::Path, process::ExitCode};
 
@@ -39,6 +42,10 @@ fn main() -> ExitCode {
             socket,
         } => client::backend(wish, &backend, &socket),
         Command::Reload { socket } => client::reload(&socket),
+        Command::Ban(args) => client::list(&args, true),
+        Command::Allow(args) => client::list(&args, false),
+        Command::Unlist { networks, socket } => client::unlist(&networks, &socket),
+        Command::Lists(args) => client::lists(&args),
         Command::Sysctl(args) => client::sysctl(&args),
         Command::Doctor {
             interfaces,
@@ -47,11 +54,11 @@ fn main() -> ExitCode {
         } => {
             return doctor::run(interfaces, config.as_deref(), json).unwrap_or_else(|e| fail(&e));
         }
-        Command::Role(Role::Relay {
-            workers,
-            access_log,
-            log,
-        }) => role::relay::run(workers, &access_log, &log),
+        Command::Flows(args) => client::flows(&args),
+        Command::Explain(what) => client::explain(&what),
+        Command::Capture(args) => capture::run(&args),
+        Command::Role(Role::Relay { workers, access, log }) => role::relay::run(workers, &access, &log),
+        Command::Role(Role::Keys { log }) => role::keys::run(&log),
         Command::Role(Role::Health { log }) => role::health::run(&log),
     };
     match result {
@@ -69,7 +76,11 @@ fn run(args: &cli::RunArgs) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    match logging::init(&args.log, "control").and_then(|()| control::run(args, loaded)) {
+    let run = |()| {
+        context::tell_untimely(&loaded);
+        control::run(args, loaded)
+    };
+    match logging::init(&args.log, "control").and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -77,13 +88,22 @@ fn run(args: &cli::RunArgs) -> ExitCode {
 
 fn check(file: &Path, quiet: bool) -> ExitCode {
     match context::load(file) {
+        Ok(loaded) if !loaded.untimely.is_empty() => {
+            for (_, mistake) in &loaded.untimely {
+                complain(&mistake.to_string());
+            }
+            ExitCode::from(BAD_CONFIG)
+        }
         Ok(loaded) => {
             if !quiet {
                 let (pools, services) = (loaded.plan.pools.len(), loaded.plan.services.len());
-                let line = format!(
+                let mut line = format!(
                     "{}: fine, {services} service(s), {pools} pool(s)\n",
                     file.display()
                 );
+                for pool in tls::unverified_pools(&loaded.plan) {
+                    line.push_str(&format!("note: {}\n", tls::unverified(pool)));
+                }
                 // Whoever closed standard output has the exit code.
                 let _ = std::io::stdout().write_all(line.as_bytes());
             }

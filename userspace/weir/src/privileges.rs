@@ -2,7 +2,9 @@
 
 use anyhow::{Context, bail, ensure};
 use nix::{
+    libc,
     sys::{
+        mman::{MlockAllFlags, mlockall},
         prctl,
         resource::{Resource, getrlimit, setrlimit},
     },
@@ -31,7 +33,7 @@ pub(crate) fn child_user(name: &str) -> anyhow::Result<Option<(Uid, Gid)>> {
         })?;
     if user.uid.is_root() {
         bail!(
-            "node.user \"{name}\" is root; the relay and health processes need an unprivileged user, for example \"nobody\""
+            "node.user \"{name}\" is root; the relay, health and keys processes need an unprivileged user, for example \"nobody\""
         );
     }
     Ok(Some((user.uid, user.gid)))
@@ -46,6 +48,35 @@ pub(crate) fn confine() -> anyhow::Result<()> {
         bail!("a child process must not run as root");
     }
     drop_capabilities()
+}
+
+/// Called first in the process that holds private keys: what it holds goes to no core file, and not to disk if the limit
+/// on locked memory lets it. What could not be done, in words.
+pub(crate) fn guard_memory() -> anyhow::Result<Option<String>> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).context("setrlimit(RLIMIT_CORE)")?;
+    // Pages are locked when they are first touched: the program's own text would be many that no secret is in.
+    let flags = MlockAllFlags::MCL_CURRENT
+        | MlockAllFlags::MCL_FUTURE
+        | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    Ok(match mlockall(flags) {
+        Ok(()) => None,
+        Err(errno) => Some(format!(
+            "{}; raise the limit on locked memory (LimitMEMLOCK=infinity), or encrypt or turn off swap",
+            errno.desc()
+        )),
+    })
+}
+
+/// Raises the limit on locked memory as far as it goes: the keys process inherits it.
+pub(crate) fn raise_locked_memory_limit() {
+    let raised =
+        setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY).or_else(|_| {
+            getrlimit(Resource::RLIMIT_MEMLOCK)
+                .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard))
+        });
+    if let Err(error) = raised {
+        warn!(%error, "the limit on locked memory stays as it is");
+    }
 }
 
 /// Gives up every capability, in all sets, for good.

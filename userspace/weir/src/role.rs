@@ -4,6 +4,7 @@
 //! the connection ends it carries on with what it was last told, and obeys whoever connects next.
 
 pub(crate) mod health;
+pub(crate) mod keys;
 pub(crate) mod relay;
 
 use anyhow::Context;

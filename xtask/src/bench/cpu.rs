@@ -1,46 +1,82 @@
-//! CPU time of a process and all its descendants, from /proc.
+//! CPU time and memory of a process and all its descendants, from /proc.
 //!
 //! Only reads; which processes are meant is the caller's knowledge.
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-use crate::shell;
+/// A process with all its descendants, as they were when it was looked for.
+pub(super) struct Tree(Vec<u32>);
 
-/// What `/proc/PID/stat` says of a process, as far as it is needed here.
+/// What a tree holds of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stat {
-    parent: u32,
-    /// User and system time, in clock ticks.
-    ticks: u64,
+pub(super) struct Held {
+    /// Bytes resident.
+    pub(super) resident: u64,
+    /// Descriptors open.
+    pub(super) descriptors: u64,
 }
 
-/// Seconds of CPU, user and system, that `root` and all its descendants have used so far.
-pub(super) fn seconds(root: u32) -> Result<f64> {
-    let per_second: f64 = shell::output(Command::new("getconf").arg("CLK_TCK"))?
-        .trim()
-        .parse()
-        .context("CLK_TCK")?;
-    Ok(ticks_of(root, &processes()?) as f64 / per_second)
-}
-
-fn ticks_of(root: u32, processes: &BTreeMap<u32, Stat>) -> u64 {
-    let mut open = vec![root];
-    let mut sum = 0;
-    while let Some(pid) = open.pop() {
-        sum += processes.get(&pid).map_or(0, |stat| stat.ticks);
-        open.extend(
-            processes
-                .iter()
-                .filter(|(p, stat)| stat.parent == pid && **p != pid)
-                .map(|(p, _)| *p),
-        );
+impl Tree {
+    /// `root` and its descendants now.
+    pub(super) fn of(root: u32) -> Result<Self> {
+        Ok(Self(tree(root, &parents()?)))
     }
-    sum
+
+    /// Seconds of CPU, user and system, that its threads have used so far; to the nanosecond. Threads that have ended are
+    /// forgotten.
+    pub(super) fn seconds(&self) -> f64 {
+        let of = |pid: &u32| -> u64 {
+            let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+                return 0;
+            };
+            tasks.flatten().map(|task| run_time(&task.path())).sum()
+        };
+        self.0.iter().map(of).sum::<u64>() as f64 / 1e9
+    }
+
+    /// Memory and descriptors now.
+    pub(super) fn held(&self) -> Held {
+        let mut held = Held {
+            resident: 0,
+            descriptors: 0,
+        };
+        for pid in &self.0 {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            held.resident += resident(&status).unwrap_or(0);
+            held.descriptors += fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count) as u64;
+        }
+        held
+    }
 }
 
-fn processes() -> Result<BTreeMap<u32, Stat>> {
+/// Nanoseconds that a thread has run: the first number of its schedstat.
+fn run_time(task: &Path) -> u64 {
+    let text = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let first = text.split_ascii_whitespace().next();
+    first.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes resident, by proc_pid_status(5).
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn tree(root: u32, parents: &BTreeMap<u32, u32>) -> Vec<u32> {
+    let mut open = vec![root];
+    let mut all = Vec::new();
+    while let Some(pid) = open.pop() {
+        all.push(pid);
+        let children = parents.iter().filter(|(p, parent)| **parent == pid && **p != pid);
+        open.extend(children.map(|(p, _)| *p));
+    }
+    all
+}
+
+fn parents() -> Result<BTreeMap<u32, u32>> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("reading /proc")?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -50,22 +86,15 @@ fn processes() -> Result<BTreeMap<u32, Stat>> {
         let Ok(text) = fs::read_to_string(entry.path().join("stat")) else {
             continue;
         };
-        all.extend(stat(&text).map(|stat| (pid, stat)));
+        all.extend(parent(&text).map(|parent| (pid, parent)));
     }
     Ok(all)
 }
 
 /// Reads proc_pid_stat(5). The name in parentheses may hold anything, so fields are counted from its end.
-fn stat(text: &str) -> Option<Stat> {
-    let fields: Vec<&str> = text
-        .get(text.rfind(')')? + 1..)?
-        .split_ascii_whitespace()
-        .collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    Some(Stat {
-        parent: u32::try_from(number(1)?).ok()?,
-        ticks: number(11)? + number(12)?,
-    })
+fn parent(text: &str) -> Option<u32> {
+    let fields = text.get(text.rfind(')')? + 1..)?;
+    fields.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -75,30 +104,35 @@ mod tests {
     #[test]
     fn names_may_hold_anything() {
         let text = "42 (a b) c) S 7 42 42 0 -1 4194560 100 0 0 0 30 12 0 0 20 0 1 0 100 1 1";
-        assert_eq!(stat(text), Some(Stat { parent: 7, ticks: 42 }));
-        assert_eq!(stat("42 (a"), None);
+        assert_eq!(parent(text), Some(7));
+        assert_eq!(parent("42 (a"), None);
     }
 
     #[test]
     fn descendants_count_and_others_do_not() {
-        let of = |parent, ticks| Stat { parent, ticks };
-        let all = BTreeMap::from([
-            (1, of(0, 1000)),
-            (5, of(1, 1)),
-            (6, of(5, 10)),
-            (7, of(6, 100)),
-            (8, of(1, 5)),
-        ]);
-        assert_eq!(ticks_of(5, &all), 111);
-        assert_eq!(ticks_of(99, &all), 0);
+        let all = BTreeMap::from([(1, 0), (5, 1), (6, 5), (7, 6), (8, 1)]);
+        let mut found = tree(5, &all);
+        found.sort_unstable();
+        assert_eq!(found, [5, 6, 7]);
+        assert_eq!(tree(99, &all), [99]);
     }
 
     #[test]
-    fn this_process_uses_time() {
-        let begin = seconds(std::process::id()).expect("of this process");
+    fn memory_is_read() {
+        let status = "Name:\tx\nVmHWM:\t     900 kB\nVmRSS:\t    1234 kB\nRssAnon:\t  1 kB\n";
+        assert_eq!(resident(status), Some(1234 * 1024));
+        assert_eq!(resident("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn this_process_uses_time_and_memory() {
+        let tree = Tree::of(std::process::id()).expect("of this process");
+        let begin = tree.seconds();
         let mut x = 0u64;
-        while seconds(std::process::id()).expect("of this process") - begin < 0.02 {
+        while tree.seconds() - begin < 0.02 {
             x = std::hint::black_box(x.wrapping_mul(31) + 1);
         }
+        let held = tree.held();
+        assert!(held.resident > 1 << 20 && held.descriptors > 2, "{held:?}");
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
         shell::note(
             "nothing was started, but Debian enables services for the next boot: `systemctl disable` what you",
         );
-        shell::note("do not want (nginx, nsd, haproxy, prometheus)");
+        shell::note("do not want (nginx, nsd, haproxy, keepalived, prometheus)");
     }
     Ok(())
 }

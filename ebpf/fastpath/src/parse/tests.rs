@@ -20,7 +20,7 @@ fn fields_are_where_the_protocols_put_them() {
     let packet = parsed(&bytes).unwrap();
     assert_eq!((packet.network_at, packet.transport_at), (14, 42));
     assert_eq!(
-        (packet.v4, packet.tcp, packet.syn, packet.hop_limit),
+        (packet.v4, packet.tcp, packet.syn(), packet.hop_limit),
         (true, true, true, 64)
     );
     assert_eq!(packet.frame_len as usize, bytes.len());
@@ -38,7 +38,7 @@ fn fields_are_where_the_protocols_put_them() {
     bytes[14..18].copy_from_slice(&[0x6a, 0xb1, 0x23, 0x45]);
     let packet = parsed(&bytes).unwrap();
     assert_eq!((packet.network_at, packet.transport_at), (14, 54));
-    assert_eq!((packet.v4, packet.tcp, packet.syn), (false, false, false));
+    assert_eq!((packet.v4, packet.tcp, packet.syn()), (false, false, false));
     assert_eq!(packet.traffic_class.to_ne_bytes(), [0x0a, 0xb1, 0x23, 0x45]);
     assert_eq!(packet.flow.src.to_ip(), frame.src.ip());
 }
@@ -49,7 +49,7 @@ fn only_a_syn_without_ack_opens() {
         let mut frame = Frame::new(TCP, "198.51.100.7:40000", "192.0.2.10:80");
         frame.flags = flags;
         assert_eq!(
-            parsed(&frame.build()).unwrap().syn,
+            parsed(&frame.build()).unwrap().syn(),
             flags & 0x12 == 0x02,
             "{flags:#x}"
         );
@@ -64,7 +64,11 @@ fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
     prop_assert!(Headers::of(frame, &packet).is_some(), "headers lie in the frame");
     prop_assert_eq!(packet.frame_len as usize, bytes.len());
     let end = packet.network_at as usize + packet.total_len as usize;
-    let header = if packet.tcp { 20 } else { 8 };
+    let header = match packet.fragment {
+        Fragment::Later => 0,
+        _ if packet.tcp => 20,
+        Fragment::Whole | Fragment::First => 8,
+    };
     prop_assert!(packet.transport_at as usize + header <= end && end <= bytes.len());
     prop_assert_eq!(packet.v4, packet.flow.src.is_v4());
     prop_assert_eq!(packet.v4, packet.flow.dst.is_v4());
@@ -173,12 +177,12 @@ fn borders() {
         (&udp, 39, 8 + payload + 1, Some(Reason::MalformedTransport)),
         (&udp, 39, 7, Some(Reason::MalformedTransport)),
         // IPv4: "more fragments", an offset, "don't fragment" and the reserved bit.
-        (&v4, 20, 0x20, Some(Reason::Fragment)),
-        (&v4, 21, 1, Some(Reason::Fragment)),
+        (&v4, 20, 0x20, None),
+        (&v4, 21, 1, None),
         (&v4, 20, 0xc0, None),
         // IPv6: the same in the fragment header; its reserved bits say nothing.
-        (&chained, 81, 1, Some(Reason::Fragment)),
-        (&chained, 81, 8, Some(Reason::Fragment)),
+        (&chained, 81, 1, None),
+        (&chained, 81, 8, None),
         (&chained, 81, 6, None),
         // Hop-by-hop options anywhere but first, segments left, a header that may not be followed.
         (&chained, 54, 0, Some(Reason::ExtensionHeaders)),
@@ -193,6 +197,31 @@ fn borders() {
             expected,
             "byte {at} is {value:#x} in {frame:02x?}"
         );
+    }
+}
+
+#[test]
+fn pieces_of_a_datagram_are_told_apart() {
+    let v4 = Frame::new(UDP, "198.51.100.7:40000", "192.0.2.10:53").build();
+    let chained = valid().pop().unwrap();
+    for (frame, at, value, fragment) in [
+        (&v4, 20, 0x00, Fragment::Whole),
+        (&v4, 20, 0x20, Fragment::First),
+        (&v4, 21, 1, Fragment::Later),
+        (&chained, 81, 0, Fragment::Whole),
+        (&chained, 81, 1, Fragment::First),
+        (&chained, 81, 8, Fragment::Later),
+    ] {
+        let mut changed = frame.clone();
+        changed[at] = value;
+        let packet = parsed(&changed).unwrap();
+        assert_eq!(packet.fragment, fragment, "byte {at} is {value:#x}");
+        assert_eq!(packet.flow.ports == 0, fragment == Fragment::Later);
+        let short = network(Window::new(&mut changed.clone()), || 0)
+            .map_err(Stop::from)
+            .and_then(|network| transport::<false>(Window::new(&mut changed), &network));
+        let whole_v4 = frame == &v4 && fragment == Fragment::Whole;
+        assert_eq!(short.err(), (!whole_v4).then_some(Stop::Stage(stage::EDGE)));
     }
 }
 

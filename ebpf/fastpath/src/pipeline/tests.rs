@@ -2,21 +2,27 @@
 
 use std::{boxed::Box, vec::Vec};
 
-use weir_abi::{Backend, FlowState, ReturnTarget, Settings, Slot, maps::backend::ALIVE};
+use weir_abi::{
+    Backend, FlowState, NextHop, Note, ReturnTarget, Settings, Slot,
+    maps::{action, backend::ALIVE, next_hop},
+};
 
 use super::*;
 use crate::{
+    hash::{expand, flow_hash, slot_of},
     memory::{Asked, MemoryTables},
-    parse::{TCP, UDP},
+    parse::{TCP, UDP, parse},
     rewrite::Link,
+    tables::Route,
     testing::Frame,
+    window::Window,
 };
 
 const CLIENT: &str = "198.51.100.7:40000";
 const VIP: &str = "192.0.2.10:80";
 const CHANGED: u32 = 1000;
 
-fn key(text: &str, protocol: u8) -> (weir_abi::Addr16, u32) {
+fn key(text: &str, protocol: u8) -> (Addr16, u32) {
     let addr: core::net::SocketAddr = text.parse().unwrap();
     (addr.ip().into(), port_proto(addr.port().to_be(), protocol))
 }
@@ -30,6 +36,7 @@ fn tables(slot: Slot) -> MemoryTables {
             addr,
             port: u32::from(8080u16.to_be()),
             flags: ALIVE,
+            ..Backend::default()
         });
     }
     for protocol in [TCP, UDP] {
@@ -42,15 +49,17 @@ fn tables(slot: Slot) -> MemoryTables {
         };
         tables.services.insert(ServiceKey { addr, port_proto }, service);
     }
+    tables.mark(&key(VIP, TCP).0);
     tables.rings.push(slot);
     tables.settings = Settings {
         hash_key: [1, 2],
+        flow_key: expand([1, 2]),
         tcp_grace: 60,
         udp_grace: 120,
         horizon: 3600,
         record_limit: 100,
         fib_ifindex: 1,
-        reserved: [0; 3],
+        ..Settings::default()
     };
     tables.now = CHANGED;
     tables.routes = Box::new(|_| Route::Via {
@@ -63,7 +72,7 @@ fn tables(slot: Slot) -> MemoryTables {
 /// The backend that takes the frame.
 fn taken(frame: &Frame, tables: &mut MemoryTables) -> Result<u8, Reason> {
     let mut bytes = frame.build();
-    let outcome = handle(Window::new(&mut bytes), tables);
+    let outcome = handle(&mut bytes, tables);
     if outcome.reason == Reason::ForwardNat {
         assert_eq!(outcome.egress, 7);
         return Ok(bytes[33]);
@@ -109,6 +118,7 @@ fn graces_and_horizon_to_the_second() {
             FlowState {
                 backend: 3,
                 recorded: 1,
+                ..FlowState::default()
             },
         );
         assert_eq!(taken(&tcp, &mut tables), Ok(expected), "after {age} s");
@@ -150,14 +160,19 @@ fn a_mended_record_is_not_limited() {
         FlowState {
             backend: 1,
             recorded: 1,
+            ..FlowState::default()
         },
     );
     assert_eq!(taken(&frame, &mut tables), Ok(2));
     assert_eq!(
         tables.flows[&flow],
         FlowState {
+            packets: 1,
+            bytes: bytes.len() as u64,
             backend: 2,
-            recorded: CHANGED
+            recorded: 1,
+            seen: CHANGED,
+            service: 0,
         }
     );
     assert_eq!(tables.noted(Note::FlowRemapped), 1);
@@ -183,9 +198,10 @@ fn flows_of_udp_are_counted_when_they_are_recorded() {
 #[test]
 fn the_hop_limit_is_asked_before_anything_is_remembered() {
     let mut tables = tables(SLOT);
+    tables.settings.reply_limit = 0;
     let mut frame = Frame::new(TCP, CLIENT, VIP).syn();
     frame.hops = 1;
-    assert_eq!(taken(&frame, &mut tables), Err(Reason::TtlExpired));
+    assert_eq!(taken(&frame, &mut tables), Err(Reason::ReplyLimited));
     assert!(tables.flows.is_empty());
 }
 
@@ -223,7 +239,7 @@ fn a_ring_is_asked_at_the_slot_of_the_flow() {
         let frame = Frame::new(TCP, &std::format!("198.51.100.7:{port}"), VIP);
         let mut bytes = frame.build();
         let flow = parse(Window::new(&mut bytes)).unwrap().flow;
-        let slot = slot_of(flow_hash([1, 2], &flow), ring_len);
+        let slot = slot_of(flow_hash(&expand([1, 2]), &flow), ring_len);
         assert_eq!(taken(&frame, &mut tables), Ok(1 + (slot % 3) as u8));
         assert_eq!(tables.asked.last_slot, Some(1 + slot));
         seen.push(slot);
@@ -236,15 +252,9 @@ fn a_ring_is_asked_at_the_slot_of_the_flow() {
 #[test]
 fn every_reason_is_counted_once() {
     let mut tables = tables(SLOT);
-    handle(Window::new(&mut [0; 4]), &mut tables);
-    handle(
-        Window::new(&mut Frame::new(TCP, CLIENT, "192.0.2.99:1").build()),
-        &mut tables,
-    );
-    handle(
-        Window::new(&mut Frame::new(TCP, CLIENT, VIP).build()),
-        &mut tables,
-    );
+    handle(&mut std::vec![0; 4], &mut tables);
+    handle(&mut Frame::new(TCP, CLIENT, "192.0.2.99:1").build(), &mut tables);
+    handle(&mut Frame::new(TCP, CLIENT, VIP).build(), &mut tables);
     for reason in Reason::ALL {
         let expected = matches!(reason, Reason::Truncated | Reason::NoService | Reason::ForwardNat);
         assert_eq!(tables.reason(*reason), u64::from(expected), "{}", reason.name());
@@ -277,4 +287,85 @@ fn a_tcp_flow_is_recorded_by_its_syn_alone() {
     assert_eq!(taken(&Frame::new(TCP, CLIENT, VIP).syn(), &mut tables), Ok(2));
     assert_eq!(tables.flows.len(), 1);
     assert_eq!(tables.service_traffic[&1].flows, 1);
+}
+
+/// By `dsr` a packet keeps its destination: a router would send it back.
+#[test]
+fn a_backend_of_dsr_behind_a_router_is_not_sent_to() {
+    for (mode, flags, expected) in [
+        (action::DSR, next_hop::ON_LINK, Reason::ForwardDsr),
+        (action::DSR, 0, Reason::NoRoute),
+        (action::NAT, 0, Reason::ForwardNat),
+    ] {
+        let mut tables = tables(Slot {
+            current: 1,
+            previous: 0,
+            changed: 0,
+        });
+        for service in tables.services.values_mut() {
+            service.action = mode;
+        }
+        tables.next_hops.push(NextHop {
+            ifindex: 7,
+            mtu: 1500,
+            flags,
+            ..NextHop::default()
+        });
+        tables.backends[1].next_hop = tables.next_hops.len() as u32 - 1;
+        let mut frame = Frame::new(UDP, CLIENT, VIP).build();
+        assert_eq!(handle(&mut frame, &mut tables).reason, expected, "{mode} {flags}");
+    }
+}
+
+/// The MSS in a SYN-ACK bounds what the client sends to the backend, so the way there counts as well.
+#[test]
+fn a_syn_ack_offers_what_fits_both_ways() {
+    for (to_backend, expected) in [(1400, 1360), (1500, 1410), (9000, 1410)] {
+        let mut tables = tables(Slot {
+            current: 1,
+            previous: 0,
+            changed: 0,
+        });
+        for mtu in [to_backend, 1450] {
+            tables.next_hops.push(NextHop {
+                ifindex: 7,
+                mtu,
+                ..NextHop::default()
+            });
+        }
+        let last = tables.next_hops.len() as u32 - 1;
+        tables.backends[1].next_hop = last - 1;
+        let (client, _) = key(CLIENT, TCP);
+        tables.routes_to_clients.insert(
+            weir_abi::Prefix {
+                len: 128,
+                addr: client,
+            },
+            last,
+        );
+        let (addr, port_proto) = key("10.9.0.1:8080", TCP);
+        let (vip, _) = key(VIP, TCP);
+        let target = ReturnTarget {
+            vip,
+            port: u32::from(80u16.to_be()),
+            service: 1,
+            backend: 1,
+            flags: 0,
+        };
+        tables.mark(&addr);
+        tables.returns.insert(ReturnKey { addr, port_proto }, target);
+        let mut frame = Frame::new(TCP, "10.9.0.1:8080", CLIENT);
+        frame.flags = 0x12;
+        // The option stands where the payload did.
+        frame.payload = [&[2, 4][..], &8960u16.to_be_bytes()].concat();
+        let mut bytes = frame.build();
+        bytes[14 + 20 + 12] = 0x60;
+        assert_eq!(handle(&mut bytes, &mut tables).reason, Reason::ReturnNat);
+        let option = &bytes[14 + 20 + 20..][..4];
+        assert_eq!(
+            u16::from_be_bytes([option[2], option[3]]),
+            expected,
+            "{to_backend}"
+        );
+    }
 }

@@ -43,8 +43,8 @@ proptest! {
         }
         let before = frame.build();
         let port = if keep_port { 0 } else { new.port().to_be() };
-        let to = rewritten(&before, |headers| destination(headers, &new.ip().into(), port));
-        let from = rewritten(&before, |headers| source(headers, &new.ip().into(), port));
+        let to = rewritten(&before, |headers| translate(headers, None, Some(End { addr: new.ip().into(), port })));
+        let from = rewritten(&before, |headers| translate(headers, Some(End { addr: new.ip().into(), port }), None));
         frame.hops -= 1;
         frame.dst = SocketAddr::new(new.ip(), if keep_port { dst.port() } else { new.port() });
         prop_assert_eq!(to, frame.build());
@@ -60,8 +60,8 @@ proptest! {
             payload: b"there and back".to_vec(),
         };
         let before = frame.build();
-        let there = rewritten(&before, |headers| destination(headers, &new.ip().into(), new.port().to_be()));
-        let back = rewritten(&there, |headers| destination(headers, &dst.ip().into(), dst.port().to_be()));
+        let there = rewritten(&before, |headers| translate(headers, None, Some(End { addr: new.ip().into(), port: new.port().to_be() })));
+        let back = rewritten(&there, |headers| translate(headers, None, Some(End { addr: dst.ip().into(), port: dst.port().to_be() })));
         prop_assert_eq!(back, Frame { hops: 62, ..frame }.build());
     }
 }
@@ -76,26 +76,15 @@ fn udp_without_a_checksum_stays_without() {
         bytes[check_at..check_at + 2].fill(0);
         let new: SocketAddr = new.parse().unwrap();
         let out = rewritten(&bytes, |headers| {
-            destination(headers, &new.ip().into(), new.port().to_be())
+            translate(
+                headers,
+                None,
+                Some(End {
+                    addr: new.ip().into(),
+                    port: new.port().to_be(),
+                }),
+            )
         });
         assert_eq!(out[check_at..check_at + 2], [0, 0]);
     }
-}
-
-#[test]
-fn link_addresses_are_written_and_nothing_else() {
-    let bytes = Frame::new(TCP, "198.51.100.7:1", "192.0.2.10:80").build();
-    let out = rewritten(&bytes, |headers| {
-        let words =
-            |mac: [u8; 6]| [[mac[0], mac[1]], [mac[2], mac[3]], [mac[4], mac[5]]].map(u16::from_ne_bytes);
-        link(
-            headers,
-            &Link {
-                destination: words([1, 2, 3, 4, 5, 6]),
-                source: words([7, 8, 9, 10, 11, 12]),
-            },
-        );
-    });
-    assert_eq!(out[..12], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
-    assert_eq!(out[12..], bytes[12..]);
 }

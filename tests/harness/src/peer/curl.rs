@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
     process::{Child, Stdio},
@@ -230,7 +230,7 @@ impl Load {
         if let Some(bodies) = child.stdout.take() {
             let tally = Arc::clone(&tally);
             readers.push(thread::spawn(move || {
-                for line in BufReader::new(bodies).lines().map_while(Result::ok) {
+                for line in whole_lines(bodies) {
                     let who = line.split_whitespace().next().unwrap_or_default().to_owned();
                     *lock(&tally).by_backend.entry(who).or_default() += 1;
                 }
@@ -239,7 +239,7 @@ impl Load {
         if let Some(figures) = child.stderr.take() {
             let tally = Arc::clone(&tally);
             readers.push(thread::spawn(move || {
-                for line in BufReader::new(figures).lines().map_while(Result::ok) {
+                for line in whole_lines(figures) {
                     let now = Instant::now();
                     match read_figures(&line, now) {
                         None => lock(&tally).ok += 1,
@@ -281,6 +281,17 @@ impl Drop for Load {
             self.end();
         }
     }
+}
+
+/// Lines with their ends cut off. curl writes a line in several writes, and is killed while it writes: what has no end is
+/// of a request under way.
+fn whole_lines(from: impl Read) -> impl Iterator<Item = String> {
+    let mut from = BufReader::new(from);
+    std::iter::from_fn(move || {
+        let mut line = String::new();
+        from.read_line(&mut line).ok()?;
+        line.strip_suffix('\n').map(str::to_owned)
+    })
 }
 
 /// None: answered with 200.
@@ -352,6 +363,14 @@ mod tests {
             )
             .is_some()
         );
+    }
+
+    #[test]
+    fn a_line_cut_off_by_the_kill_is_no_failure() {
+        let all = |text: &[u8]| whole_lines(std::io::Cursor::new(text.to_vec())).collect::<Vec<_>>();
+        assert_eq!(all(b"200 0 0.1 \n200 0 0.2 \n20"), ["200 0 0.1 ", "200 0 0.2 "]);
+        assert!(all(b"20").is_empty());
+        assert!(all(b"").is_empty());
     }
 
     #[test]

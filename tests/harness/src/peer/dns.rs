@@ -33,7 +33,8 @@ impl Nsd {
         let config = format!(
             "server:\n{addresses}  server-count: 1\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{dir}\"\n  \
              database: \"\"\n  pidfile: \"\"\n  xfrdfile: \"{dir}/xfrd.state\"\n  xfrdir: \"{dir}\"\n  \
-             zonelistfile: \"{dir}/zone.list\"\n  rrl-ratelimit: 0\nremote-control:\n  control-enable: no\n\
+             zonelistfile: \"{dir}/zone.list\"\n  rrl-ratelimit: 0\n  ipv4-edns-size: 4096\n  \
+             ipv6-edns-size: 4096\nremote-control:\n  control-enable: no\n\
              zone:\n  name: weir.test\n  zonefile: weir.test.zone\n"
         );
         let big: String = (0..16)
@@ -70,14 +71,22 @@ impl Nsd {
 /// # Errors
 /// dig is not installed, or no answer came.
 pub fn dig(netns: &Netns, server: IpAddr, port: u16, name: &str, tcp: bool) -> Result<Vec<String>> {
+    let tcp = if tcp { "+tcp" } else { "+notcp" };
+    ask(netns, server, port, name, &["+noedns", tcp])
+}
+
+/// As [`dig`], over UDP whatever the size: an answer of up to 4096 bytes comes in one datagram, in fragments if it must.
+///
+/// # Errors
+/// As [`dig`]; or the answer was truncated.
+pub fn dig_large(netns: &Netns, server: IpAddr, port: u16, name: &str) -> Result<Vec<String>> {
+    ask(netns, server, port, name, &["+bufsize=4096", "+ignore", "+notcp"])
+}
+
+fn ask(netns: &Netns, server: IpAddr, port: u16, name: &str, how: &[&str]) -> Result<Vec<String>> {
     let text = Cmd::new("dig")
-        .args([
-            "+short",
-            "+tries=1",
-            "+time=2",
-            "+noedns",
-            if tcp { "+tcp" } else { "+notcp" },
-        ])
+        .args(["+short", "+tries=1", "+time=2"])
+        .args(how)
         .args(["-p", &port.to_string(), &format!("@{server}"), name, "TXT"])
         .inside(netns)
         .check()?;

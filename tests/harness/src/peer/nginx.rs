@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/healthz` | 200, or 503 while it is [sick](Nginx::set_sick); not logged |
-//! | `/files/NAME` | GET: the file; PUT: stores it (see [`Nginx::file`]) |
+//! | `/files/NAME` | GET: the file, of the type that a browser wants for html, css, js and svg; PUT: stores it (see [`Nginx::file`]) |
 //! | `/slow/NAME` | the file, at [`SLOW_RATE`] bytes a second |
 //! | `/status/CODE` | an empty answer with that status, for 404, 500 and 503 |
 //! | anything else | `NAME CLIENT-ADDRESS SERVER-ADDRESS:PORT`, one line |
@@ -22,6 +22,9 @@ use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch};
 
 /// Bytes a second of `/slow/`.
 pub const SLOW_RATE: usize = 2 << 20;
+
+/// What its listeners are told for PROXY headers.
+const PROXY_PROTOCOL: &str = " proxy_protocol";
 
 /// A running nginx: one master, one worker. Killed when dropped.
 #[derive(Debug)]
@@ -46,10 +49,51 @@ impl Nginx {
     /// # Errors
     /// As [`Nginx::start`].
     pub fn start_in(scratch: Scratch, netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+        Self::start_with(scratch, netns, name, listen, "")
+    }
+
+    /// As [`Nginx::start`], but it speaks HTTP/2 without TLS, and nothing else.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_http2(netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+        Self::start_with(Scratch::new()?, netns, name, listen, " http2")
+    }
+
+    /// As [`Nginx::start`], but every connection has to begin with a PROXY header, and what it tells is the answer: `NAME
+    /// CLIENT-ADDRESS SERVER-ADDRESS`.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_proxied(netns: &Netns, name: &str, listen: &[SocketAddr]) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        Self::start_with(scratch, netns, name, listen, PROXY_PROTOCOL)
+    }
+
+    /// As [`Nginx::start`], but over TLS, as these directives say, in HTTP/1.1 or HTTP/2 as ALPN says. Its answers have a field
+    /// `X-Tls: VERSION [h2 or nothing] [the client's subject] [the name asked for] [r if the session was resumed, else .]`.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_tls(netns: &Netns, name: &str, listen: SocketAddr, directives: &str) -> Result<Self> {
+        let told = "add_header X-Tls \"$ssl_protocol [$http2] [$ssl_client_s_dn] [$ssl_server_name] [$ssl_session_reused]\" always";
+        let more = format!(
+            " ssl http2; ssl_protocols TLSv1.2 TLSv1.3; ssl_session_tickets on; ssl_session_cache shared:s:1m; {directives}; {told}"
+        );
+        Self::start_with(Scratch::new()?, netns, name, &[listen], &more)
+    }
+
+    fn start_with(
+        scratch: Scratch,
+        netns: &Netns,
+        name: &str,
+        listen: &[SocketAddr],
+        more: &str,
+    ) -> Result<Self> {
         let dir = scratch.path().display();
         let mut listens = String::new();
         for addr in listen {
-            writeln!(listens, "    listen {addr} backlog=1024;")?;
+            writeln!(listens, "    listen {addr} backlog=1024{more};")?;
         }
         let config = format!(
             r#"daemon off;
@@ -68,6 +112,7 @@ http {{
   scgi_temp_path {dir}/scgi;
   client_max_body_size 0;
   keepalive_requests 1000000;
+  types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
   default_type text/plain;
   server {{
 {listens}    add_header X-Backend {name} always;
@@ -86,6 +131,13 @@ http {{
 }}
 "#
         );
+        let config = match more {
+            PROXY_PROTOCOL => config.replace(
+                "$remote_addr $server_addr:$server_port",
+                "$proxy_protocol_addr $proxy_protocol_server_addr",
+            ),
+            _ => config,
+        };
         fs::create_dir_all(scratch.join("www/files"))?;
         let path = scratch.write("nginx.conf", config)?;
         let process = Self::spawn(netns, &scratch, &path)?;

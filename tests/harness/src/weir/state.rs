@@ -60,8 +60,8 @@ pub struct Service {
     pub mode: String,
     /// Where clients reach it.
     pub listen: Vec<String>,
-    /// Its pool.
-    pub pool: String,
+    /// Its pool, if it has one of its own.
+    pub pool: Option<String>,
     /// `up` or `down`.
     pub state: String,
 }

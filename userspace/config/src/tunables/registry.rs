@@ -80,6 +80,9 @@ macro_rules! tunables {
 }
 
 tunables! {
+    /// From the accept of a connection to the end of its TLS handshake.
+    relay_timeout_handshake: Duration =
+        "weir.relay.timeout.handshake", time(ms(1), DAY), s(5), Live;
     /// To connect to a backend.
     relay_timeout_connect: Duration =
         "weir.relay.timeout.connect", time(ms(1), DAY), s(1), Live;
@@ -110,6 +113,36 @@ tunables! {
     /// Open client connections of a service at once.
     relay_limit_connections: u32 =
         "weir.relay.limit.connections", count(1, 10_000_000), 10_000, Live;
+    /// Open client connections of all services of the relay together.
+    relay_limit_connections_total: u32 =
+        "weir.relay.limit.connections_total", count(1, 10_000_000), 100_000, Live;
+    /// Requests of HTTP/2 under way at once, of all services of the relay together.
+    relay_limit_streams_total: u32 =
+        "weir.relay.limit.streams_total", count(1, 10_000_000), 100_000, Live;
+    /// TLS handshakes under way at once, of all services of the relay together; who comes beyond is refused.
+    relay_limit_handshakes: u32 =
+        "weir.relay.limit.handshakes", count(1, 1_000_000), 2000, Live;
+    /// Memory that each worker may hold for what was read and not taken yet; beyond it connections are closed.
+    relay_limit_memory: u64 =
+        "weir.relay.limit.memory", Kind::Bytes { min: 16 << 20, max: 1 << 40 }, 256 << 20, Live;
+    /// Idle connections that each worker keeps for each backend at the most.
+    relay_upstream_idle_max: u32 =
+        "weir.relay.upstream.idle_max", count(0, 65_535), 256, Live;
+    /// How long a connection to a backend is kept idle.
+    relay_upstream_idle_timeout: Duration =
+        "weir.relay.upstream.idle_timeout", time(ms(1), DAY), s(30), Live;
+    /// Requests and connections that may wait for a pool at once.
+    relay_upstream_queue: u32 =
+        "weir.relay.upstream.queue", count(0, 10_000_000), 1024, Live;
+    /// Backends that one request or connection is offered to.
+    relay_retry_attempts: u32 =
+        "weir.relay.retry.attempts", count(1, 16), 4, Live;
+    /// Percent of the requests of the last ten seconds that may be sent again.
+    relay_retry_budget: u32 =
+        "weir.relay.retry.budget", count(0, 100), 20, Live;
+    /// Requests per second that may be sent again whatever the percentage.
+    relay_retry_budget_floor: u32 =
+        "weir.relay.retry.budget_floor", count(0, 1_000_000), 10, Live;
     /// How long requests and connections in progress may go on after SIGTERM.
     relay_drain: Duration =
         "weir.relay.drain", time(ms(0), DAY), s(30), Live;
@@ -143,6 +176,45 @@ tunables! {
     /// For how long after a ring's change the flow table is asked at all.
     l4_flow_horizon: Duration =
         "weir.l4.flow.horizon", seconds(s(1), s(30 * 86_400)), s(3600), Live;
+    /// Whether every packet of a recorded flow is counted (1) or none (0): it costs a look-up of the flow table.
+    l4_flow_accounting: u32 =
+        "weir.l4.flow.accounting", count(0, 1), 0, Live;
+    /// Backends that L4 services may have, of all pools together.
+    l4_backends: u32 =
+        "weir.l4.backends", count(1, 65_535), 4096, Restart;
+    /// Services with virtual addresses, of every mode.
+    l4_services: u32 =
+        "weir.l4.services", count(1, 65_535), 1024, Restart;
+    /// Slots of all Maglev rings together; one that changes needs its slots twice for a moment.
+    l4_ring_slots: u32 =
+        "weir.l4.ring_slots", count(2048, 256 << 20), 4 << 20, Restart;
+    /// Datagrams in fragments that may be under way at once.
+    l4_fragments_entries: u32 =
+        "weir.l4.fragments.entries", count(64, 1 << 20), 8192, Restart;
+    /// Flows that full-nat holds, of all services together.
+    l4_nat_entries: u32 =
+        "weir.l4.nat.entries", count(1024, 64 << 20), 128 << 10, Restart;
+    /// Silence after which the port of an open TCP flow of full-nat may be used again.
+    l4_nat_tcp_idle: Duration =
+        "weir.l4.nat.tcp_idle", seconds(s(60), s(30 * 86_400)), s(7200), Live;
+    /// The same for UDP.
+    l4_nat_udp_idle: Duration =
+        "weir.l4.nat.udp_idle", seconds(s(1), DAY), s(180), Live;
+    /// For how long the port of a TCP flow of full-nat that ended rests, so that backends have left TIME_WAIT.
+    l4_nat_time_wait: Duration =
+        "weir.l4.nat.time_wait", seconds(s(1), s(3600)), s(60), Live;
+    /// Answers that XDP makes itself (echo, RST, ICMP errors) per CPU and second; beyond it the packet is dropped.
+    l4_reply_limit: u32 =
+        "weir.l4.reply_limit", count(0, 100_000_000), 1000, Live;
+    /// SYNs to the relay per CPU and second, beyond which SYN cookies answer; 0: they never do.
+    l4_syncookies_rate: u32 =
+        "weir.l4.syncookies.rate", count(0, 100_000_000), 20_000, Live;
+    /// Networks that are allowed or banned, those of weir.toml and those of run time together.
+    l4_lists_entries: u32 =
+        "weir.l4.lists.entries", count(16, 16 << 20), 256 << 10, Restart;
+    /// Networks of clients that are counted for limits per source.
+    l4_sources_entries: u32 =
+        "weir.l4.sources.entries", count(64, 16 << 20), 64 << 10, Restart;
     /// Slots of a service's Maglev ring: a prime, about a hundred times the backends.
     l4_ring_size: u32 =
         "weir.l4.ring_size", Kind::Count { min: 251, max: 655_373, prime: true }, 65_537, Live;

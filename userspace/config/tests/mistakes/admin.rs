@@ -1,4 +1,4 @@
-//! `[admin]`
+//! `[admin]`, `[access_log]`
 
 use crate::check;
 
@@ -77,5 +77,63 @@ http = false
 https = "127.0.0.1:9180"
 "#,
         &[r"2:1: unknown key `https` in [admin]; did you mean `http`?"],
+    );
+}
+
+#[test]
+fn of_the_access_log() {
+    check(
+        r#"[access_log]
+to = "journald"
+"#,
+        &[
+            r#"2:6: access_log.to is `journald`; write "stdout", "stderr", "off", "syslog", or a file's absolute path"#,
+        ],
+    );
+    for to in [
+        "syslog:",
+        "syslog:log.example:514",
+        "syslog:192.0.2.1",
+        "syslog:/dev/log,local0",
+    ] {
+        check(
+            &format!("[access_log]\nto = \"{to}\"\nfacility = \"local1\"\n"),
+            &[&format!(
+                "2:6: access_log.to is `{to}`, which names no syslog daemon; write \"syslog\" for /dev/log, \"syslog:/PATH\" for another socket, or \"syslog:192.0.2.1:514\" for UDP"
+            )],
+        );
+    }
+    check(
+        "[access_log]\nto = \"syslog\"\nfacility = \"local8\"\nsyslog_form = \"rfc3195\"\n",
+        &[
+            "3:12: access_log.facility is `local8`, which is none of its values; did you mean \"local0\"?",
+            "4:15: access_log.syslog_form is `rfc3195`, which is none of its values; did you mean \"rfc3164\"?",
+        ],
+    );
+    check(
+        "[access_log]\nfacility = \"local1\"\n",
+        &[
+            "2:1: access_log.facility does not apply: the records go to no syslog daemon; remove it, or write to = \"syslog\"",
+        ],
+    );
+    check(
+        r#"[access_log]
+to = "/var/log/../weir"
+"#,
+        &[r"2:6: access_log.to is `/var/log/../weir`, which goes up; write the path without .."],
+    );
+    check(
+        r#"[access_log]
+format = "clf"
+"#,
+        &[
+            r#"2:10: access_log.format is `clf`, which is none of its values; write "human", "json" or "httplog""#,
+        ],
+    );
+    check(
+        r"[access_log]
+null = 1
+",
+        &[r"2:8: access_log.null is an integer, not a boolean; write true or false, without quotes"],
     );
 }

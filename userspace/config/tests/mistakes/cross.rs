@@ -1,6 +1,8 @@
 //! Services against pools and the node.
 
-use crate::{check, resolve};
+use weir_config::{Tunables, tunables::Origin};
+
+use crate::{check, resolve, with};
 
 #[test]
 fn each_has_its_line() {
@@ -155,5 +157,60 @@ fn a_ring_needs_a_slot_for_each_backend() {
         &[
             "6:8: services.www has a ring of 251 slots for 252 backends; write a ring_size of at least a hundred times the backends",
         ],
+    );
+}
+
+#[test]
+fn services_and_backends_end_where_their_tables_do() {
+    let mut tunables = Tunables::default();
+    let mut set = |name, value| tunables.set(name, value, Origin::Runtime).map(|_| ()).unwrap();
+    set("weir.l4.services", "2");
+    set("weir.l4.backends", "3");
+    let pool = |name: &str, n: usize| {
+        let backends: Vec<_> = (1..=n)
+            .map(|i| format!("{{ address = \"10.0.0.{i}:80\" }}"))
+            .collect();
+        format!("[pools.{name}]\nbackends = [{}]\n", backends.join(", "))
+    };
+    let service = |name: &str, address: &str, mode: &str, pool: &str| {
+        format!("[services.{name}]\nlisten = [\"{address}:80\"]\nmode = \"{mode}\"\npool = \"{pool}\"\n")
+    };
+    // What is not virtual, what is relayed, and what is shared takes no room.
+    let good = "[node]\ninterfaces = [\"eth0\"]\n".to_owned()
+        + &pool("a", 3)
+        + &pool("b", 9)
+        + &service("a", "192.0.2.1", "l4", "a")
+        + &service("b", "192.0.2.2", "l4", "a")
+        + &service("c", "127.0.0.1", "http", "b");
+    assert!(with(&good, &tunables).is_ok());
+    let bad = good + &service("d", "192.0.2.4", "l4", "b");
+    assert_eq!(
+        with(&bad, &tunables).unwrap_err().to_string(),
+        "weir.toml:19:1: services.d is one service more with virtual addresses than the 2 of weir.l4.services; raise that \
+         tunable, or remove some\n\
+         weir.toml:22:8: all l4 services up to services.d have 12 backends, more than the 3 of weir.l4.backends; raise that \
+         tunable, or remove some"
+    );
+}
+
+#[test]
+fn rings_end_where_their_table_does() {
+    let mut tunables = Tunables::default();
+    tunables
+        .set("weir.l4.ring_slots", "2048", Origin::Runtime)
+        .unwrap();
+    let text = |second: &str| {
+        format!(
+            "[node]\ninterfaces = [\"eth0\"]\n\
+             [services.a]\nlisten = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\nmode = \"l4\"\npool = \"web\"\nring_size = 503\n\
+             [services.b]\nlisten = [\"192.0.2.2:80\", \"192.0.2.2:81\"]\nmode = \"l4\"\npool = \"web\"\nring_size = {second}\n\
+             [pools.web]\nbackends = [{{ address = \"10.0.0.11:80\" }}, {{ address = \"[2001:db8::11]:80\" }}]\n"
+        )
+    };
+    assert!(with(&text("1039"), &tunables).is_ok());
+    assert_eq!(
+        with(&text("1049"), &tunables).unwrap_err().to_string(),
+        "weir.toml:10:8: the rings of all l4 services up to services.b have 2055 slots, more than the 2048 of \
+         weir.l4.ring_slots; raise that tunable (with room for the largest ring twice), or write a smaller ring_size"
     );
 }

@@ -13,21 +13,21 @@ fn each_has_its_line() {
         r#"request_headers = [{ value = "x" }]
 "#,
         &[
-            r#"5:20: a rule of services.www.request_headers has none of set, append and remove; write one per rule, as in { set = "X-Service", value = "www" }"#,
+            r#"5:20: a rule of services.www.request_headers has none of set, append, remove and replace; write one per rule, as in { set = "X-Service", value = "www" }"#,
         ],
     );
     http(
         r"request_headers = [{}]
 ",
         &[
-            r#"5:20: a rule of services.www.request_headers has none of set, append and remove; write one per rule, as in { set = "X-Service", value = "www" }"#,
+            r#"5:20: a rule of services.www.request_headers has none of set, append, remove and replace; write one per rule, as in { set = "X-Service", value = "www" }"#,
         ],
     );
     http(
         r#"request_headers = [{ set = "X-A", append = "X-B", value = "x" }]
 "#,
         &[
-            r#"5:20: a rule of services.www.request_headers has several of set, append and remove; write one per rule, as in { set = "X-Service", value = "www" }"#,
+            r#"5:20: a rule of services.www.request_headers has several of set, append, remove and replace; write one per rule, as in { set = "X-Service", value = "www" }"#,
         ],
     );
     http(
@@ -105,7 +105,7 @@ fn each_has_its_line() {
         r#"request_headers = [{ set = "X-A", value = "{time}" }]
 "#,
         &[
-            r"5:43: services.www.request_headers.value has the unknown variable `{time}`; there are node.name, service.name, pool.name, client.address, client.port, server.address, server.port, backend.name and backend.address; write {{ for a brace",
+            r"5:43: services.www.request_headers.value has the unknown variable `{time}`; there are node.name, service.name, pool.name, client.address, client.port, client.real_address, server.address, server.port, backend.name, backend.address, request.id, request.method, request.scheme, request.host, request.authority, request.target, request.path, request.query, request.version and request.header.NAME; write {{ for a brace",
         ],
     );
     http(

@@ -87,7 +87,7 @@ pool = "web"
     listen(
         r#""127.0.0.1:*""#,
         &[
-            r"2:11: services.www.listen has `*` for its port; write a port from 1 to 65535, or a range as in 8000-8010",
+            r#"2:11: services.www.listen has `*` for its port, and mode "http" can't listen on every port; write a port from 1 to 65535, or a range as in 8000-8010"#,
         ],
     );
     listen(

@@ -6,13 +6,23 @@
 mod admin;
 mod checks;
 mod cross;
+mod export;
+mod forwarding;
 mod headers;
 mod keys_and_types;
 mod listening;
 mod node;
+mod passthrough;
 mod pools;
+mod protection;
+mod proxy;
+mod rewriting;
+mod routing;
 mod services;
 mod syntax;
+mod tls;
+mod transparent;
+mod upstream;
 
 use weir_config::{Facts, Report, Tunables, parse};
 use weir_core::plan::Plan;
@@ -43,11 +53,15 @@ fn check_as_it_stands(text: &str, expected: &[&str]) {
 }
 
 fn resolve(text: &str) -> Result<Plan, Report> {
+    with(text, &Tunables::default())
+}
+
+fn with(text: &str, tunables: &Tunables) -> Result<Plan, Report> {
     let facts = Facts {
         hostname: "box".into(),
         runtime_dir: "/run/weir".into(),
     };
-    parse("weir.toml", text, &Tunables::default(), &facts)
+    parse("weir.toml", text, tunables, &facts)
 }
 
 /// An HTTP service with these lines from line 5 on.

@@ -45,7 +45,7 @@ hash = ["source"]
 "#,
         &[
             r#"3:11: pools.web.balance is `hash`, which this version does not have; it has "round-robin" and "least-connections""#,
-            r#"4:1: this version has no `hash` in [pools.web]; it has balance = "round-robin" and "least-connections""#,
+            r"4:1: unknown key `hash` in [pools.web]; `hash` belongs in [services.NAME]",
         ],
     );
     check(

@@ -88,16 +88,14 @@ pool = []
         &[r"4:8: services.www.pool is an array, not a string; put it in double quotes"],
     );
     http(
-        r#"tls = {}
-proxy_protocol = true
+        r#"proxy_protocol = true
 keep_alive = "5s"
 timeout = "1s"
 "#,
         &[
-            r#"5:1: this version has no `tls` in [services.www]; end TLS in front of it, or relay it with mode = "tcp""#,
-            r"6:1: this version has no `proxy_protocol` in [services.www]; put the proxies in front of it into trusted_proxies, and let them send X-Forwarded-For",
-            r"7:1: unknown key `keep_alive` in [services.www]; `keep_alive` belongs in [services.NAME.timeouts]",
-            r"8:1: unknown key `timeout` in [services.www]; did you mean `timeouts`?",
+            r#"5:18: services.www.proxy_protocol says not whose headers are believed; write proxy_protocol = { from = ["10.0.0.0/8"] } with the networks of the proxies in front of it"#,
+            r"6:1: unknown key `keep_alive` in [services.www]; `keep_alive` belongs in [services.NAME.timeouts]",
+            r"7:1: unknown key `timeout` in [services.www]; did you mean `timeouts`?",
         ],
     );
     http(
@@ -168,9 +166,11 @@ interfaces = ["eth0"]
 listen = ["192.0.2.10:80"]
 mode = "l4"
 pool = "web"
-forward = "dsr"
+forward = "gre"
 "#,
-        &[r#"7:11: services.www.forward is `dsr`, which this version does not have; it has "nat""#],
+        &[
+            r#"7:11: services.www.forward is `gre`, which this version does not have; it has "nat", "full-nat", "dsr" and "ipip""#,
+        ],
     );
     check(
         r#"[node]
@@ -290,6 +290,53 @@ body = "64"
 "#,
         &[
             r#"5:13: services.www.forwarded is `proxy-protocol`, which this version does not have; it has "x-forwarded-for", "forwarded", "both" and "off""#,
+        ],
+    );
+}
+
+#[test]
+fn no_service_has_more_connections_than_all() {
+    http(
+        "limits = { connections = 100001 }\n",
+        &[
+            "5:26: services.www.limits.connections is 100001, more than the 100000 of weir.relay.limit.connections_total; raise that tunable, or lower it",
+        ],
+    );
+}
+
+#[test]
+fn http2() {
+    http(
+        r#"[services.www.http2]
+enabled = 1
+upgrade = "yes"
+streams = 0
+window = "1KiB"
+connection_window = "2GiB"
+offences = 9
+stream = 5
+"#,
+        &[
+            r"6:11: services.www.http2.enabled is an integer, not a boolean; write true or false, without quotes",
+            r"7:11: services.www.http2.upgrade is a string, not a boolean; write true or false, without quotes",
+            r"8:11: services.www.http2.streams is 0, less than 1; write a number from 1 to 10000",
+            r#"9:10: services.www.http2.window is 1KiB, less than 16KiB; write at least "16KiB""#,
+            r#"10:21: services.www.http2.connection_window is 2GiB, more than 1GiB; write at most "1GiB""#,
+            r"11:12: services.www.http2.offences is 9, less than 10; write a number from 10 to 1000000",
+            r"12:1: unknown key `stream` in [services.www.http2]; did you mean `streams`?",
+        ],
+    );
+}
+
+#[test]
+fn a_connection_of_http2_has_room_for_one_request() {
+    http(
+        r#"[services.www.http2]
+window = "1MiB"
+connection_window = "64KiB"
+"#,
+        &[
+            r"7:21: services.www.http2.connection_window is smaller than `window`; a connection has room for one request at least: raise it, or lower `window`",
         ],
     );
 }

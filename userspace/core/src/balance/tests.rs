@@ -146,6 +146,45 @@ fn least_connections_weighs_what_is_in_flight() {
     }
 }
 
+/// Candidates, some of which are full at the moment.
+struct Full<'a>(&'a Pool, &'a [usize]);
+
+impl Candidates for Full<'_> {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn weight(&self, index: usize) -> u16 {
+        self.0.weight(index)
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.0.in_flight(index)
+    }
+
+    fn is_full(&self, index: usize) -> bool {
+        self.1.contains(&index)
+    }
+}
+
+/// Who is full is passed over, and is owed its turn: nothing begins anew.
+#[test]
+fn who_is_full_is_passed_over() {
+    for balance in BOTH {
+        let pool = Pool::new(&[1, 1, 1, 1]);
+        let mut balancer = Balancer::new(balance, 4, 0);
+        let mut pick = |full: &[usize]| balancer.pick(&Full(&pool, full), &Tried::NONE);
+        assert_eq!([pick(&[]), pick(&[])], [Some(0), Some(1)]);
+        assert_eq!(
+            [pick(&[2]), pick(&[])],
+            [Some(3), Some(2)],
+            "what it is owed it gets"
+        );
+        assert_eq!(pick(&[0, 1, 2, 3]), None);
+        assert_eq!(pick(&[1, 2, 3]), Some(0));
+    }
+}
+
 #[test]
 fn an_idle_pool_by_least_connections_is_round_robin() {
     let pool = Pool::new(&[5, 1, 1]);

@@ -8,7 +8,10 @@ use std::{
 
 use crate::{
     ids::{BackendKey, PoolName},
-    plan::{Admin, Backend, Balance, Check, CheckKind, Node, Plan, Pool, XdpMode},
+    plan::{
+        Admin, Backend, Balance, Check, CheckKind, Connections, Http2, HttpProtocol, Node, Plan, Pool,
+        Retries, XdpMode,
+    },
 };
 
 /// The `index`-th backend of a pool made here.
@@ -24,17 +27,27 @@ pub(crate) fn pool(name: &str, backends: usize, check: Option<Check>) -> Pool {
     let backend = |index| {
         let key = key(name, index);
         Backend {
+            quic_id: None,
             name: key.address.to_string().into(),
             key,
             weight: 1,
             backup: false,
+            max_connections: None,
         }
     };
     Pool {
+        source: None,
         name: PoolName::new(name),
         balance: Balance::RoundRobin,
         backends: (0..backends).map(backend).collect(),
         check,
+        connections: Connections::default(),
+        retries: Retries::default(),
+        protocol: HttpProtocol::default(),
+        http2: Http2::default(),
+        tls: None,
+        proxy: None,
+        client_source: None,
     }
 }
 
@@ -48,12 +61,16 @@ pub(crate) fn check(rise: u32, fall: u32) -> Check {
         fall,
         port: None,
         jitter: 10,
+        proxy: None,
     }
 }
 
 pub(crate) fn plan(pools: impl IntoIterator<Item = Pool>) -> Arc<Plan> {
     Arc::new(Plan {
+        export: None,
+        lists: crate::plan::Lists::default(),
         node: Node {
+            tunnel: crate::plan::Tunnel::default(),
             name: "box".into(),
             interfaces: vec![],
             xdp: XdpMode::Off,
@@ -62,6 +79,7 @@ pub(crate) fn plan(pools: impl IntoIterator<Item = Pool>) -> Arc<Plan> {
             pins: "/sys/fs/bpf/weir".into(),
             hash_key: None,
         },
+        access_log: crate::plan::AccessLog::default(),
         admin: Admin {
             socket: "/run/weir/control.sock".into(),
             http: None,

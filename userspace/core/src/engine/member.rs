@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    engine::{Output, ProbeId, ProbeRequest, Saved},
+    engine::{Output, ProbeId, ProbeRequest, Saved, origin::Origin},
     health::{
         Admin, Failure, Outcome, ProbeResult, State, Word,
         machine::{Cause, Event, Machine, Thresholds, Transition},
@@ -17,7 +17,7 @@ use crate::{
         schedule::Schedule,
     },
     ids::{BackendKey, PoolName},
-    plan::Check,
+    plan::{Check, Source},
 };
 
 /// What all members share.
@@ -55,6 +55,7 @@ pub(super) struct Member {
     pub(super) schedule: Schedule,
     admin: Admin,
     check: Option<Check>,
+    origin: Origin,
     /// Since when the word is what it is, and why.
     pub(super) since: Instant,
     pub(super) cause: Cause,
@@ -72,6 +73,7 @@ impl Member {
             schedule: Schedule::idle(),
             admin: Admin::Ready,
             check: None,
+            origin: Origin::nowhere(0),
             since: now,
             cause: Cause::Added,
             last: None,
@@ -90,6 +92,17 @@ impl Member {
             cause: Cause::Restored(saved.cause),
             ..Self::added(now)
         }
+    }
+
+    /// Its checks begin anywhere among their source ports: where an engine before this one was is not known.
+    pub(super) fn in_turn(mut self, effects: &mut Effects) -> Self {
+        self.origin = Origin::nowhere(effects.rng.next());
+        self
+    }
+
+    /// Its checks come from here.
+    pub(super) fn follow(&mut self, source: Option<&Source>) {
+        self.origin.follow(source);
     }
 
     pub(super) const fn word(&self) -> Word {
@@ -151,6 +164,8 @@ impl Member {
             key: key.clone(),
             target,
             kind: check.kind.clone(),
+            from: self.origin.next(target),
+            proxy: check.proxy,
             timeout: check.timeout,
         }));
     }

@@ -95,6 +95,7 @@ fn checks(rng: &mut Rng) -> Check {
         // Now and then longer than the interval.
         timeout: interval.mul_f64(0.2 + rng.below(100) as f64 / 100.0),
         jitter: rng.below(51) as u8,
+        proxy: None,
         ..check(1 + rng.below(4) as u32, 1 + rng.below(4) as u32)
     }
 }

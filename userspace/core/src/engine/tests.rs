@@ -379,6 +379,7 @@ fn wishes_for_unknown_backends_are_refused() {
 #[test]
 fn a_probe_asks_the_checks_port_and_question() {
     let http = HttpCheck {
+        protocol: crate::plan::HttpProtocol::Http1,
         tls: None,
         method: "GET".into(),
         path: "/healthz".into(),

@@ -3,10 +3,20 @@
 use std::{cell::RefCell, net::IpAddr};
 
 use proptest::{collection::vec, prelude::*};
-use weir_core::ids::{PoolName, Protocol};
+use weir_abi::maps::{backend, returns};
+use weir_core::{
+    ids::{BackendKey, PoolName, Protocol, Scope},
+    plan::{Forward, PerSource},
+};
+
+use weir_abi::maps::service as flags;
+use weir_fastpath::filter::bit;
 
 use super::*;
-use crate::WantedBackend;
+use crate::{WantedAction, WantedBackend, WantedForward, WantedService};
+
+mod modes;
+mod scale;
 
 const LIMITS: Limits = Limits {
     service_keys: 100,
@@ -14,6 +24,10 @@ const LIMITS: Limits = Limits {
     backends: 8,
     ring_slots: 100,
     returns: 100,
+    quic_ids: 4,
+    sources: 16,
+    cpus: 2,
+    present: 2,
     horizon: 60,
     hash_key: [1, 2],
 };
@@ -44,6 +58,10 @@ impl Maps {
         let Plan { ops, next } = self.plan(wanted, now).unwrap();
         let mut services = self.services();
         let mut backends = self.state.backends.clone();
+        let mut filter = self.state.filter.clone();
+        let mut sources = self.state.sources.clone();
+        let mut quic_ids = self.state.quic_ids.clone();
+        let mut bounds = self.state.limits.clone();
         let mut returns: Vec<_> = self
             .state
             .returns
@@ -61,6 +79,22 @@ impl Maps {
                     returns.push((*key, *value));
                 }
                 Op::DeleteReturn(key) => returns.retain(|(k, _)| k != key),
+                Op::SetFilter(bits) => filter.extend(bits),
+                Op::ClearFilter(bits) => filter.retain(|bit| !bits.contains(bit)),
+                Op::SetQuic(key, index) => drop(quic_ids.insert((*key).into(), *index)),
+                Op::DeleteQuic(key) => drop(quic_ids.remove(&(*key).into())),
+                Op::SetLimits(id, value) if *value == ServiceLimits::default() => drop(bounds.remove(id)),
+                Op::SetLimits(id, value) => drop(bounds.insert(*id, *value)),
+                Op::SetSource(index, value) => {
+                    for (_, service) in &services {
+                        let end = service.sources + service.source_count * LIMITS.cpus;
+                        assert!(
+                            !(service.sources..end).contains(index),
+                            "a source in use is written over"
+                        );
+                    }
+                    sources.insert(*index, *value);
+                }
                 Op::WriteRing(area, new) => {
                     for (_, service) in &services {
                         let end = service.ring_offset + service.ring_len;
@@ -84,7 +118,19 @@ impl Maps {
                 Op::DeleteService(key) => services.retain(|(k, _)| k != key),
             }
             // What a packet may meet now.
-            for (_, service) in &services {
+            for (key, service) in &services {
+                assert!(
+                    filter.contains(&bit(&key.addr)),
+                    "an address without its bit after {op:?}"
+                );
+                assert!(
+                    service.flags & flags::LIMITED == 0 || bounds.contains_key(&service.id),
+                    "limits that are not there"
+                );
+                for index in 0..service.source_count * LIMITS.cpus {
+                    let source = sources.get(&(service.sources + index)).expect("a source");
+                    assert!(source.count > 0 && filter.contains(&bit(&source.addr)));
+                }
                 for slot in &slots[service.ring_offset as usize..][..service.ring_len as usize] {
                     if slot.current != 0 {
                         let backend = backends
@@ -98,7 +144,8 @@ impl Maps {
                     }
                 }
             }
-            for (_, target) in &returns {
+            for (from, target) in &returns {
+                assert!(filter.contains(&bit(&from.addr)));
                 let backend = backends.get(&target.backend).copied().unwrap_or_default();
                 if target.flags & returns::SHARED != 0 {
                     assert!(
@@ -115,6 +162,12 @@ impl Maps {
             "the operations lead to the state that was said"
         );
         assert_eq!(backends, self.state.backends);
+        assert_eq!(filter, self.state.filter);
+        assert_eq!(quic_ids, self.state.quic_ids);
+        assert_eq!(bounds, self.state.limits);
+        // What no service names stays where it is.
+        sources.retain(|index, _| self.state.sources.contains_key(index));
+        assert_eq!(sources, self.state.sources);
         let planned: Vec<_> = self
             .state
             .returns
@@ -129,11 +182,9 @@ impl Maps {
     }
 
     fn services(&self) -> Vec<(ServiceKey, Service)> {
-        self.state
-            .services
-            .iter()
-            .map(|(k, v)| (service_key(k), *v))
-            .collect()
+        let services = self.state.services.iter().map(|(k, v)| (service_key(k), *v));
+        let addresses = self.state.addresses.iter().map(|(k, v)| (address_key(*k), *v));
+        services.chain(addresses).collect()
     }
 
     fn ring(&self, key: &str) -> Vec<Slot> {
@@ -165,6 +216,7 @@ fn listen(text: &str) -> ListenKey {
         addr: address.ip(),
         port: address.port(),
         protocol,
+        scope: Scope::Address,
     }
 }
 
@@ -182,6 +234,7 @@ fn up(text: &str) -> WantedBackend {
         key: key(text),
         weight: 1,
         alive: true,
+        quic_id: None,
     }
 }
 
@@ -200,14 +253,33 @@ fn dead(text: &str) -> WantedBackend {
 }
 
 fn nat(name: &str, keys: &[&str], backends: &[WantedBackend]) -> WantedService {
-    let nat = WantedNat {
-        ring_size: 11,
-        backends: backends.to_vec(),
-    };
+    service(
+        name,
+        keys,
+        WantedForward::new(Forward::Nat, 11, backends.to_vec()),
+    )
+}
+
+fn service(name: &str, keys: &[&str], forward: WantedForward) -> WantedService {
     WantedService {
         name: ServiceName::new(name),
         keys: keys.iter().map(|text| listen(text)).collect(),
-        action: WantedAction::Nat(nat),
+        action: WantedAction::Forward(forward),
+        per_source: PerSource::default(),
+    }
+}
+
+fn forward(service: &mut WantedService) -> &mut WantedForward {
+    match &mut service.action {
+        WantedAction::Forward(forward) => forward,
+        WantedAction::Relay { .. } => unreachable!(),
+    }
+}
+
+fn relay(name: &str, keys: &[&str], up: bool) -> WantedService {
+    WantedService {
+        action: WantedAction::Relay { up },
+        ..nat(name, keys, &[])
     }
 }
 
@@ -228,6 +300,13 @@ fn kinds(ops: &[Op]) -> Vec<&'static str> {
             Op::SetBackend(_, value) if *value == Backend::default() => "clear backend",
             Op::SetBackend(..) => "backend",
             Op::SetReturn(..) => "return",
+            Op::SetQuic(..) => "quic",
+            Op::SetSource(..) => "source",
+            Op::SetLimits(_, value) if *value == ServiceLimits::default() => "clear limits",
+            Op::SetLimits(..) => "limits",
+            Op::SetFilter(_) => "filter",
+            Op::ClearFilter(_) => "clear filter",
+            Op::DeleteQuic(_) => "delete quic",
             Op::WriteRing(..) => "ring",
             Op::SettleSlots(_) => "settle",
             Op::SetService(..) => "service",
@@ -247,7 +326,7 @@ const B: &str = "web/10.0.0.2:80";
 fn a_service_is_written_from_the_inside_out_and_deleted_in_reverse() {
     let mut maps = Maps::new();
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), 100);
-    assert_eq!(kinds(&ops), ["backend", "return", "ring", "service"]);
+    assert_eq!(kinds(&ops), ["filter", "backend", "return", "ring", "service"]);
     let ring = maps.ring(VIP);
     assert_eq!(ring.len(), 11);
     assert!(
@@ -258,7 +337,10 @@ fn a_service_is_written_from_the_inside_out_and_deleted_in_reverse() {
     assert!(ring.iter().any(|slot| slot.current == maps.index(B)));
 
     let ops = maps.apply(&wanted(&[]), 200);
-    assert_eq!(kinds(&ops), ["delete service", "delete return", "clear backend"]);
+    assert_eq!(
+        kinds(&ops),
+        ["delete service", "delete return", "clear backend", "clear filter"]
+    );
     assert_eq!(
         maps.state.services.len() + maps.state.backends.len() + maps.state.returns.len(),
         0
@@ -315,7 +397,7 @@ fn draining_keeps_flows_and_takes_none() {
 fn a_service_whose_backends_never_lived_needs_no_ring() {
     let mut maps = Maps::new();
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[dead(A)])]), 100);
-    assert_eq!(kinds(&ops), ["backend", "return", "service"]);
+    assert_eq!(kinds(&ops), ["filter", "backend", "return", "service"]);
     assert_eq!(maps.state.services[&listen(VIP)].ring_len, 0);
     maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 200);
     assert!(
@@ -338,6 +420,20 @@ fn each_family_rings_its_own_backends() {
     // A pool without backends of a family serves none of its packets.
     maps.apply(&wanted(&[nat("www", &[VIP, v6], &[up(A)])]), 200);
     assert_eq!(maps.state.services[&listen(v6)].ring_len, 0);
+}
+
+#[test]
+fn backends_name_the_way_to_their_address_and_plans_take_it_on() {
+    let mut maps = Maps::new();
+    maps.state.next_hops = [(key(A).address.ip(), 7)].into();
+    for now in [100, 200] {
+        maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(B)])]), now);
+        let named = |maps: &Maps, name| {
+            let index = maps.state.assignment.backends.get(&key(name)).unwrap();
+            maps.state.backends[&index].next_hop
+        };
+        assert_eq!((named(&maps, A), named(&maps, B)), (7, 0));
+    }
 }
 
 #[test]
@@ -372,7 +468,7 @@ fn a_backend_of_several_vips_is_shared_and_one_of_several_protocols_is_not() {
     );
     assert_eq!(
         kinds(&ops),
-        ["backend", "return", "service"],
+        ["filter", "backend", "return", "service"],
         "flows are recorded before replies ask"
     );
     assert_eq!(
@@ -385,7 +481,13 @@ fn a_backend_of_several_vips_is_shared_and_one_of_several_protocols_is_not() {
     let ops = maps.apply(&dns(&["192.0.2.2:53/udp"]), 300);
     assert_eq!(
         kinds(&ops),
-        ["return", "delete service", "delete return", "backend"]
+        [
+            "return",
+            "delete service",
+            "delete return",
+            "backend",
+            "clear filter"
+        ]
     );
     assert_eq!(
         maps.state.returns[&listen("10.0.0.1:53/udp")].vip.to_ip(),
@@ -430,21 +532,19 @@ fn port_zero_keeps_the_port_that_the_client_chose() {
 #[test]
 fn relayed_services_pass() {
     let mut maps = Maps::new();
-    let service = WantedService {
-        name: ServiceName::new("www"),
-        keys: vec![listen(VIP)],
-        action: WantedAction::Relay,
+    let ops = maps.apply(&wanted(&[relay("www", &[VIP], false)]), 100);
+    let address = Service {
+        action: action::ADDRESS,
+        ..Service::default()
     };
-    let ops = maps.apply(&wanted(&[service]), 100);
+    let vip = listen(VIP);
     assert_eq!(
         ops,
-        [Op::SetService(
-            service_key(&listen(VIP)),
-            Service {
-                id: 0,
-                ..Service::default()
-            }
-        )]
+        [
+            Op::SetFilter(vec![bit(&vip.addr.into())]),
+            Op::SetService(service_key(&vip), Service::default()),
+            Op::SetService(address_key(vip.addr), address)
+        ]
     );
     // It may become an L4 service and go back.
     maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 200);
@@ -476,7 +576,7 @@ fn numbers_outlive_a_backend_and_are_reused_only_after_the_horizon() {
     // Back within the horizon: the old number, and nothing is forgotten.
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &seven)]), 120);
     assert_eq!(maps.index("web/10.0.0.7:80"), last);
-    assert_eq!(kinds(&ops), ["backend", "return", "ring", "service"]);
+    assert_eq!(kinds(&ops), ["filter", "backend", "return", "ring", "service"]);
 
     maps.apply(&wanted(&[nat("www", &[VIP], &seven[..6])]), 130);
     let mut another = seven[..6].to_vec();
@@ -525,6 +625,23 @@ fn old_changes_settle_in_place() {
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 261);
     assert_eq!(kinds(&ops), ["settle"]);
     assert!(maps.ring(VIP).iter().all(|slot| slot.changed == 0));
+
+    // Changes of two times settle one after the other.
+    let c = "web/10.0.0.3:80";
+    let both = wanted(&[nat("www", &[VIP], &[up(A), up(B), up(c)])]);
+    maps.apply(&wanted(&[nat("www", &[VIP], &[up(A), up(c)])]), 300);
+    maps.apply(&both, 320);
+    let changed = |maps: &Maps| -> BTreeSet<u32> { maps.ring(VIP).iter().map(|slot| slot.changed).collect() };
+    assert_eq!(changed(&maps), BTreeSet::from([0, 300, 320]));
+    // A successor knows no more than the maps say.
+    maps.state.filled.clear();
+    maps.state.unsettled.clear();
+    assert_eq!(maps.apply(&both, 350), []);
+    assert_eq!(kinds(&maps.apply(&both, 361)), ["settle"]);
+    assert_eq!(changed(&maps), BTreeSet::from([0, 320]));
+    assert_eq!(maps.apply(&both, 380), []);
+    assert_eq!(kinds(&maps.apply(&both, 381)), ["settle"]);
+    assert_eq!(changed(&maps), BTreeSet::from([0]));
 }
 
 #[test]
@@ -538,7 +655,16 @@ fn a_successor_writes_nothing_that_is_there_already() {
     assert_eq!(maps.apply(&all, 200), []);
     maps.state.filled.clear();
     let ops = maps.apply(&wanted(&[nat("www", &[VIP], &[up(A)])]), 300);
-    assert_eq!(kinds(&ops), ["ring", "service", "delete return", "clear backend"]);
+    assert_eq!(
+        kinds(&ops),
+        [
+            "ring",
+            "service",
+            "delete return",
+            "clear backend",
+            "clear filter"
+        ]
+    );
     assert!(
         maps.ring(VIP).iter().any(|slot| slot.changed == 300),
         "flows are still told old from new"
@@ -550,9 +676,7 @@ fn what_cannot_be_is_refused_as_a_whole() {
     let maps = Maps::new();
     let service = |name: &str, vip: &str, size: u32| {
         let mut service = nat(name, &[vip], &[up(A)]);
-        if let WantedAction::Nat(nat) = &mut service.action {
-            nat.ring_size = size;
-        }
+        forward(&mut service).ring_size = size;
         service
     };
     let cases = [
@@ -590,7 +714,7 @@ fn what_cannot_be_is_refused_as_a_whole() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("listen addresses do not fit: 101 needed, room for 100"),
+        error.contains("listen addresses do not fit: 102 needed, room for 100"),
         "{error}"
     );
 }
@@ -682,13 +806,12 @@ fn granted(wishes: &[Wish]) -> Wanted {
                     key: key(text),
                     weight,
                     alive,
+                    quic_id: None,
                 })
             })
             .collect();
         let mut service = nat(&format!("s{n}"), &keys, &backends);
-        if let WantedAction::Nat(nat) = &mut service.action {
-            nat.ring_size = 7;
-        }
+        forward(&mut service).ring_size = 7;
         services.push(service);
     }
     Wanted { services }
@@ -712,7 +835,7 @@ proptest! {
             }
             maps.apply(&wanted, now);
             for service in &wanted.services {
-                let WantedAction::Nat(nat) = &service.action else { unreachable!() };
+                let WantedAction::Forward(nat) = &service.action else { unreachable!() };
                 for listen in &service.keys {
                     let entry = maps.state.services[listen];
                     let ring = &maps.slots.borrow()[entry.ring_offset as usize..][..entry.ring_len as usize];

@@ -6,7 +6,13 @@ use weir_abi::{Note, Reason, Traffic, names};
 use weir_core::ids::{BackendKey, ServiceName};
 
 use super::Datapath;
-use crate::{error::MapError, tables::Handle};
+use crate::{
+    capture,
+    error::MapError,
+    flows::{FlowView, Names},
+    sweep::{Live, Sweeper},
+    tables::Handle,
+};
 
 /// Packets by reason, and what was noted on the way, summed over all CPUs, since the maps were made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,6 +83,50 @@ impl Datapath {
             .collect()
     }
 
+    /// A look into the tables of flows, for another thread.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated.
+    pub fn flow_view(&self) -> Result<FlowView, MapError> {
+        FlowView::new(&self.tables, self.names())
+    }
+
+    /// Whom the numbers in the maps stand for, those of the gone too as long as something may name them.
+    pub(crate) fn names(&self) -> Names {
+        self.state.as_ref().map_or_else(Names::default, |state| Names {
+            services: state
+                .assignment
+                .services
+                .all()
+                .map(|(name, id)| (id, name.clone()))
+                .collect(),
+            backends: state
+                .assignment
+                .backends
+                .all()
+                .map(|(key, index)| (index, key.clone()))
+                .collect(),
+        })
+    }
+
+    /// One sweep of the tables of flows, to be made on another thread. None while it is not known what the maps hold. Also
+    /// takes back what a capture that was killed has left.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated, or a map not be read.
+    pub fn sweeper(&self) -> Result<Option<Sweeper>, MapError> {
+        capture::end_stale(&self.tables.capture, &self.tables.settings, self.pins.maps_dir())?;
+        let Some(state) = &self.state else {
+            return Ok(None);
+        };
+        let live = Live {
+            services: state.assignment.services.live().map(|(_, id)| id).collect(),
+            backends: state.assignment.backends.live().map(|(_, index)| index).collect(),
+            sources: state.sources.values().copied().collect(),
+        };
+        Sweeper::new(&self.tables, live).map(Some)
+    }
+
     /// Size and use of every map.
     pub fn tables(&self) -> Vec<TableUse> {
         self.tables
@@ -87,8 +137,16 @@ impl Datapath {
     }
 
     fn table_use(&self, Handle { name, fd, shape }: Handle<'_>) -> TableUse {
+        let held = self.held.as_ref().and_then(|held| match name {
+            names::NEXT_HOPS => Some(held.numbers.len() as u64),
+            names::ROUTES => Some(held.routes.len() as u64),
+            names::VLANS => Some(held.vlans.len() as u64),
+            _ => None,
+        });
         let entries = self.state.as_ref().and_then(|state| match name {
-            names::SERVICES => Some(state.services.len() as u64),
+            names::SERVICES => Some((state.services.len() + state.addresses.len()) as u64),
+            names::QUIC_IDS => Some(state.quic_ids.len() as u64),
+            names::NAT_SOURCES => Some(state.sources.len() as u64),
             names::BACKENDS => Some(state.backends.len() as u64),
             names::RETURNS => Some(state.returns.len() as u64),
             names::RINGS => Some(crate::changes::slots_in_use(state)),
@@ -100,7 +158,7 @@ impl Datapath {
         TableUse {
             name,
             capacity: shape.max_entries.into(),
-            entries,
+            entries: entries.or(held),
             bytes,
         }
     }

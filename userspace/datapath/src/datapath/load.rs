@@ -10,11 +10,13 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader, maps::RingBuf, programs::ProgramError};
-use weir_abi::{Settings, names};
+use weir_abi::{Addr16, Settings, maps::settings as flags, names};
 
 use crate::{
     Options, Tunables, attach,
+    capture::change_settings,
     error::OpenError,
+    former,
     neighbors::NeighborEvents,
     object,
     pins::{self, Pins},
@@ -27,7 +29,10 @@ use crate::{
 pub(super) struct Loaded {
     pub(super) tables: Tables,
     pub(super) xdp: OwnedFd,
+    /// What goes into `STAGES`, by index.
+    pub(super) stages: Vec<(u32, OwnedFd)>,
     pub(super) steer: OwnedFd,
+    pub(super) take: OwnedFd,
     pub(super) events: NeighborEvents,
     pub(super) hash_key: [u64; 2],
 }
@@ -37,7 +42,12 @@ impl Loaded {
     pub(super) fn new(object: &[u8], options: &Options, pins: &Pins) -> Result<Self, OpenError> {
         let mut loaded = maps(object, options, pins)?;
         let xdp = program(&mut loaded, names::XDP_PROGRAM)?;
+        let mut stages = Vec::with_capacity(names::STAGE_PROGRAMS.len());
+        for (index, name) in names::STAGE_PROGRAMS {
+            stages.push((index, program(&mut loaded, name)?));
+        }
         let steer = program(&mut loaded, names::STEER_PROGRAM)?;
+        let take = program(&mut loaded, names::TAKE_PROGRAM)?;
         let tables = Tables::new(&loaded)?;
         require_spec(&tables, options)?;
         let events = loaded
@@ -45,11 +55,13 @@ impl Loaded {
             .ok_or_else(|| no_map(names::EVENTS))?;
         let events = RingBuf::try_from(events).map_err(|e| OpenError::Object(e.to_string()))?;
         sysctl::apply(&options.state_dir)?;
-        let hash_key = write_settings(&tables, options)?;
+        let hash_key = write_settings(&tables, options, pins)?;
         Ok(Self {
             tables,
             xdp,
+            stages,
             steer,
+            take,
             events: NeighborEvents::new(events),
             hash_key,
         })
@@ -81,42 +93,74 @@ pub(super) fn abandon(options: &Options, pins: Pins) {
 }
 
 /// Writes the settings, with the hash key that is configured, kept, or drawn now. Returns the key.
-fn write_settings(tables: &Tables, options: &Options) -> Result<[u64; 2], OpenError> {
+fn write_settings(tables: &Tables, options: &Options, pins: &Pins) -> Result<[u64; 2], OpenError> {
     let before = tables.settings.get(&0)?.unwrap_or_default();
     let hash_key = match options.hash_key {
         Some(key) => key,
         None if before.hash_key != [0, 0] => before.hash_key,
-        None => random_key().map_err(|cause| OpenError::File {
-            doing: "cannot read",
-            path: "/dev/urandom".into(),
-            cause,
-        })?,
+        None => match former::hash_key(pins)? {
+            Some(key) => key,
+            None => random_key().map_err(|cause| OpenError::File {
+                doing: "cannot read",
+                path: "/dev/urandom".into(),
+                cause,
+            })?,
+        },
     };
     if before.hash_key != [0, 0] && before.hash_key != hash_key {
         tracing::warn!("node.hash_key changed: flows that are not recorded are placed anew");
     }
     let lo = nix::net::if_::if_nametoindex("lo").map_err(|_| OpenError::NoInterface { name: "lo".into() })?;
-    tables
-        .settings
-        .set(&0, &settings(&options.tunables, hash_key, lo))?;
+    change_settings(&tables.settings, pins.maps_dir(), |before| {
+        settings(&options.tunables, &before, hash_key, lo)
+    })?;
     Ok(hash_key)
 }
 
-pub(super) fn settings(tunables: &Tunables, hash_key: [u64; 2], fib_ifindex: u32) -> Settings {
+/// The settings that follow from the tunables. Flags that others set stay as before.
+pub(super) fn settings(
+    tunables: &Tunables,
+    before: &Settings,
+    hash_key: [u64; 2],
+    fib_ifindex: u32,
+) -> Settings {
     let Tunables {
         tcp_grace,
         udp_grace,
         horizon,
         record_limit,
+        accounting,
+        reply_limit,
+        cookie_rate,
+        nat_tcp_idle,
+        nat_udp_idle,
+        nat_time_wait,
+        tunnel,
     } = *tunables;
+    // Bits behind the prefix, as they lie in the last word of the address.
+    let host = |prefix: u8, width: u32| {
+        let bits = width.saturating_sub(prefix.into()).min(32);
+        let mask = u32::MAX.checked_shr(32 - bits).unwrap_or(0);
+        u32::from_ne_bytes(mask.to_be_bytes())
+    };
     Settings {
         hash_key,
+        flow_key: weir_fastpath::hash::expand(hash_key),
         tcp_grace,
         udp_grace,
         horizon,
         record_limit,
         fib_ifindex,
-        reserved: [0; 3],
+        flags: before.flags & !flags::ACCOUNTING | if accounting { flags::ACCOUNTING } else { 0 },
+        cookie_rate,
+        reply_limit,
+        tunnel_v4: Addr16::from(tunnel.source_v4.addr()).v4_word(),
+        tunnel_v4_host: host(tunnel.source_v4.prefix(), 32),
+        tunnel_v6: Addr16::from(tunnel.source_v6.addr()).words,
+        tunnel_v6_host: host(tunnel.source_v6.prefix(), 128),
+        nat_tcp_idle,
+        nat_udp_idle,
+        nat_time_wait,
     }
 }
 
@@ -137,6 +181,7 @@ fn no_map(name: &str) -> OpenError {
 /// Loads the object: maps that are pinned are used again (they were verified), others made and pinned.
 fn maps(object: &[u8], options: &Options, pins: &Pins) -> Result<Ebpf, OpenError> {
     let dir = pins.maps();
+    pins.put_stages_aside()?;
     let mut loader = EbpfLoader::new();
     for (name, entries) in object::max_entries(&options.capacities) {
         loader.map_max_entries(name, entries);
@@ -153,20 +198,20 @@ fn program(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, OpenError> 
         .program_mut(name)
         .ok_or_else(|| OpenError::Object(format!("it has no program {name}")))?;
     let what = || format!("the program {name}");
-    if name == names::XDP_PROGRAM {
-        let program: &mut aya::programs::Xdp = program
-            .try_into()
-            .map_err(|e: ProgramError| refused(&what(), &e))?;
-        program.load().map_err(|e| refused(&what(), &e))?;
-        let fd = program.fd().map_err(|e| refused(&what(), &e))?;
-        fd.as_fd().try_clone_to_owned().map_err(|e| refused(&what(), &e))
-    } else {
-        let program: &mut aya::programs::SkLookup = program
-            .try_into()
-            .map_err(|e: ProgramError| refused(&what(), &e))?;
-        program.load().map_err(|e| refused(&what(), &e))?;
-        let fd = program.fd().map_err(|e| refused(&what(), &e))?;
-        fd.as_fd().try_clone_to_owned().map_err(|e| refused(&what(), &e))
+    macro_rules! load {
+        ($kind:ty) => {{
+            let program: &mut $kind = program
+                .try_into()
+                .map_err(|e: ProgramError| refused(&what(), &e))?;
+            program.load().map_err(|e| refused(&what(), &e))?;
+            let fd = program.fd().map_err(|e| refused(&what(), &e))?;
+            fd.as_fd().try_clone_to_owned().map_err(|e| refused(&what(), &e))
+        }};
+    }
+    match name {
+        names::STEER_PROGRAM => load!(aya::programs::SkLookup),
+        names::TAKE_PROGRAM => load!(aya::programs::SchedClassifier),
+        _ => load!(aya::programs::Xdp),
     }
 }
 
@@ -197,5 +242,72 @@ fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> OpenError {
         what: what.to_owned(),
         cause,
         mend,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use weir_core::plan::{IpNet, Tunnel};
+
+    use super::*;
+
+    fn net(addr: &str, prefix: u8) -> IpNet {
+        IpNet::new(addr.parse().unwrap(), prefix).unwrap()
+    }
+
+    #[test]
+    fn the_hash_fills_what_is_behind_a_tunnels_prefix() {
+        let cases = [
+            (
+                net("172.16.0.0", 16),
+                net("100::", 64),
+                [0, 0, 255, 255],
+                [255; 4],
+            ),
+            (net("10.0.0.1", 32), net("2001:db8::1", 128), [0; 4], [0; 4]),
+            (
+                net("0.0.0.0", 0),
+                net("2001:db8::", 104),
+                [255; 4],
+                [0, 255, 255, 255],
+            ),
+            (
+                net("10.0.0.0", 12),
+                net("2001:db8::", 96),
+                [0, 15, 255, 255],
+                [255; 4],
+            ),
+        ];
+        for (source_v4, source_v6, v4, v6) in cases {
+            let tunables = Tunables {
+                tunnel: Tunnel { source_v4, source_v6 },
+                ..Tunables::default()
+            };
+            let found = settings(&tunables, &Settings::default(), [1, 2], 1);
+            assert_eq!(found.tunnel_v4_host.to_ne_bytes(), v4, "{source_v4}");
+            assert_eq!(found.tunnel_v6_host.to_ne_bytes(), v6, "{source_v6}");
+            let back = |words| Addr16::from_v6_words(words).to_ip();
+            assert_eq!(IpAddr::from(found.tunnel_v4.to_ne_bytes()), source_v4.addr());
+            assert_eq!(back(found.tunnel_v6), source_v6.addr());
+        }
+    }
+
+    #[test]
+    fn flags_of_others_stay() {
+        let with = |accounting, flags| {
+            let tunables = Tunables {
+                accounting,
+                ..Tunables::default()
+            };
+            let before = Settings {
+                flags,
+                ..Settings::default()
+            };
+            settings(&tunables, &before, [1, 2], 1).flags
+        };
+        assert_eq!(with(true, flags::CAPTURE), flags::CAPTURE | flags::ACCOUNTING);
+        assert_eq!(with(false, flags::LISTS | flags::ACCOUNTING), flags::LISTS);
     }
 }

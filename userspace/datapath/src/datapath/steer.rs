@@ -1,4 +1,5 @@
-//! Which socket serves which listener: `STEER` and `SOCKETS`, which the sk_lookup program reads.
+//! Which socket serves which listener: `STEER`, `TAKEN` and `SOCKETS`, which the sk_lookup program reads. `TAKEN` is also
+//! what the tc program takes packets in by.
 //!
 //! One socket per listener is enough: the kernel then chooses within its SO_REUSEPORT group. The sockets stay open in
 //! control, so none of them ever vanishes from the map by being closed.
@@ -8,19 +9,29 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use weir_core::ids::ListenKey;
+use weir_abi::{Prefix, Taken, maps::take};
+use weir_core::{ids::ListenKey, plan::Listen};
 
 use super::Datapath;
 use crate::{
     changes::service_key,
     error::{Error, MapError},
+    routing::Net,
     tables::{Tables, listen_key},
+    taken::{self, Place},
 };
 
-/// The index into `SOCKETS` of every listener in `STEER`.
+/// The index into `SOCKETS` of every listener.
 #[derive(Debug)]
 pub(super) struct Steered {
+    /// Of those in `STEER`.
     indices: BTreeMap<ListenKey, u32>,
+    /// Of those in `TAKEN`, as they were last put there.
+    places: Vec<(ListenKey, Place)>,
+    /// Those that `TAKEN` had when it was found.
+    found: BTreeSet<u32>,
+    /// It held something then.
+    pub(super) took: bool,
 }
 
 impl Steered {
@@ -36,7 +47,27 @@ impl Steered {
         for key in strange {
             tables.steer.delete(&key)?;
         }
-        Ok(Self { indices })
+        let (mut found, mut took) = (BTreeSet::new(), false);
+        tables.taken.each(|_, taken| {
+            took = true;
+            let sockets = taken.sockets.iter().take((taken.count & !take::OWN) as usize);
+            found.extend(sockets.copied());
+        })?;
+        Ok(Self {
+            indices,
+            places: Vec::new(),
+            found,
+            took,
+        })
+    }
+
+    /// The indices that are in use.
+    fn used(&self) -> BTreeSet<u32> {
+        let places = self.places.iter().map(|(_, place)| place.socket);
+        { self.indices.values().copied() }
+            .chain(places)
+            .chain(self.found.iter().copied())
+            .collect()
     }
 
     /// How many listeners there are.
@@ -86,7 +117,7 @@ impl Datapath {
                 self.tables.sockets.delete(&index)?;
             }
         }
-        let mut used: BTreeSet<u32> = self.steered.indices.values().copied().collect();
+        let mut used = self.steered.used();
         let mut fresh = 0;
         for (key, socket) in wanted {
             let known = self.steered.indices.get(&key).copied();
@@ -105,6 +136,138 @@ impl Datapath {
                 self.tables.steer.set(&service_key(&key), &index)?;
                 self.steered.indices.insert(key, index);
             }
+        }
+        Ok(())
+    }
+
+    /// Makes these transparent listeners, and no others, reach these sockets, as [`Self::steer`] does with virtual addresses.
+    /// `clients`: what comes back to addresses that the relay connects from in its clients' names is taken in, too. True if
+    /// the tc program is due to be attached, by [`Self::attach`]. Once it is there it stays, also when nothing new is taken in
+    /// any more: connections that were are open still.
+    ///
+    /// # Errors
+    /// When there are too many, or the kernel refuses a socket. The same call made again carries on.
+    pub fn take_in(&mut self, listeners: &[(Listen, BorrowedFd<'_>)], clients: bool) -> Result<bool, Error> {
+        let before = std::mem::take(&mut self.steered.places);
+        let mut used = self.steered.used();
+        used.extend(before.iter().map(|(_, place)| place.socket));
+        let mut fresh = 0;
+        let mut places = Vec::new();
+        for (listen, socket) in listeners {
+            let weir_core::ids::Scope::Network(prefix) = listen.scope else {
+                continue;
+            };
+            let (Some(net), Some(key)) = (Net::new(listen.addr, prefix), listen.keys().next()) else {
+                continue;
+            };
+            let known = before.iter().find(|(other, _)| *other == key);
+            let index = known.map(|(_, place)| place.socket).unwrap_or_else(|| {
+                while !used.insert(fresh) {
+                    fresh += 1;
+                }
+                fresh
+            });
+            let room = self.options.capacities.sockets;
+            if index >= room {
+                self.steered.places = before;
+                return Err(Error::Full {
+                    what: "steered listeners",
+                    need: u64::from(index) + 1,
+                    room: room.into(),
+                    mend: "listen on fewer addresses and ports",
+                });
+            }
+            self.tables
+                .sockets
+                .set(&index, &(socket.as_raw_fd() as u32))
+                .map_err(|e| Error::Socket { key, cause: e.cause })?;
+            let place = Place {
+                net,
+                first: listen.first,
+                last: listen.last,
+                socket: index,
+            };
+            places.push((key, place));
+        }
+        self.steered.places = places;
+        let takes = clients || !listeners.is_empty() || self.takes;
+        let attach_due = std::mem::replace(&mut self.takes, takes) != takes;
+        self.write_taken()?;
+        // What nothing names any more.
+        let found = std::mem::take(&mut self.steered.found);
+        let still = self.steered.used();
+        for index in { found.into_iter() }
+            .chain(before.into_iter().map(|(_, place)| place.socket))
+            .filter(|index| !still.contains(index))
+        {
+            self.tables.sockets.delete(&index)?;
+        }
+        Ok(attach_due)
+    }
+
+    /// Whether connections to other addresses are taken in.
+    pub fn takes_in(&self) -> bool {
+        self.takes
+    }
+
+    /// Tells what is this box's own, which no transparent listener gets. What is empty is not known: then what was told
+    /// before holds.
+    ///
+    /// # Errors
+    /// When the map cannot be read or written.
+    pub fn set_own(&mut self, own: &BTreeSet<Net>) -> Result<(), Error> {
+        if own.is_empty() || self.own == *own {
+            return Ok(());
+        }
+        self.own.clone_from(own);
+        if self.takes { self.write_taken() } else { Ok(()) }
+    }
+
+    /// Brings `TAKEN` to what follows from the listeners and the box's own addresses. Nothing of the box's own is given to a
+    /// listener in between: its entries come first and go last.
+    fn write_taken(&self) -> Result<(), Error> {
+        let mut wanted = BTreeMap::new();
+        if self.takes {
+            let places: Vec<_> = self.steered.places.iter().map(|(_, place)| *place).collect();
+            wanted = taken::entries(&places, &self.own);
+        }
+        let room = self.tables.taken.shape().max_entries;
+        if wanted.len() > room as usize {
+            return Err(Error::Full {
+                what: "addresses of this box's own beside transparent listeners",
+                need: wanted.len() as u64,
+                room: room.into(),
+                mend: "have fewer addresses on this box",
+            });
+        }
+        let mut present: BTreeMap<[u32; 5], (Prefix, Taken)> = BTreeMap::new();
+        let order = |prefix: &Prefix| {
+            let [a, b, c, d] = prefix.addr.words;
+            [prefix.len, a, b, c, d]
+        };
+        self.tables.taken.each(|prefix, taken| {
+            present.insert(order(prefix), (*prefix, *taken));
+        })?;
+        let mut set = Vec::new();
+        for (net, taken) in &wanted {
+            let prefix = net.prefix();
+            if present.remove(&order(&prefix)).is_none_or(|(_, is)| is != *taken) {
+                set.push((prefix, *taken));
+            }
+        }
+        let has_listeners = |taken: &Taken| taken.count & !take::OWN != 0;
+        set.sort_by_key(|(_, taken)| has_listeners(taken));
+        let mut gone: Vec<_> = present.into_values().collect();
+        gone.sort_by_key(|(_, taken)| !has_listeners(taken));
+        let changed = set.len() + gone.len();
+        for (prefix, taken) in set {
+            self.tables.taken.set(&prefix, &taken)?;
+        }
+        for (prefix, _) in gone {
+            self.tables.taken.delete(&prefix)?;
+        }
+        if changed != 0 {
+            tracing::debug!(networks = wanted.len(), changed, "what is taken in changed");
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ const DEVICE_FEATURES: u16 = 3;
 const BASIC: u64 = 1;
 const REDIRECT: u64 = 2;
 const TRANSMIT: u64 = 4;
+const PIECES: u64 = 32;
 
 /// What an interface's driver can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub(super) struct XdpFeatures {
     pub(super) redirects: bool,
     /// Take frames that another interface's program sends to it.
     pub(super) is_target: bool,
+    /// Receive frames that lie in several buffers.
+    pub(super) pieces: bool,
 }
 
 /// Asks the kernel. `Unsupported` before Linux 6.3.
@@ -55,6 +58,7 @@ pub(super) fn of(ifindex: u32) -> io::Result<XdpFeatures> {
         native: bits & BASIC != 0,
         redirects: bits & REDIRECT != 0,
         is_target: bits & TRANSMIT != 0,
+        pieces: bits & PIECES != 0,
     })
 }
 

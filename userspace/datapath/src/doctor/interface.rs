@@ -3,12 +3,14 @@
 use std::io;
 
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoKind, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 
 use super::{Finding, features};
 use crate::sys::ethtool;
 
-/// The largest MTU at which XDP in one buffer attaches to nearly every driver.
+/// The largest MTU at which XDP attaches to nearly every driver that wants each frame in one buffer.
 const LARGEST_MTU: u32 = 3506;
 
 /// Drivers with native XDP, for kernels that do not say (before 6.3).
@@ -47,6 +49,10 @@ struct Link {
     up: bool,
     mtu: u32,
     program: Option<(XdpAttached, Option<u32>)>,
+    /// What the kernel calls its kind: `bond`, `vlan`. None: a card.
+    kind: Option<InfoKind>,
+    /// It is a port of a bond.
+    bonded: bool,
 }
 
 pub(super) fn inspect(interfaces: &[String]) -> Vec<Finding> {
@@ -75,18 +81,27 @@ pub(super) fn inspect(interfaces: &[String]) -> Vec<Finding> {
 /// All links of the calling thread's network namespace. Has a thread and a runtime of its own, so that it can be called
 /// from anywhere.
 fn links() -> io::Result<Vec<Link>> {
+    in_a_runtime(|| async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let task = tokio::spawn(connection);
+        let messages: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
+        task.abort();
+        let messages = messages.map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(messages.iter().filter_map(link).collect())
+    })
+}
+
+/// Runs what asks netlink, on a thread with a runtime of its own.
+pub(super) fn in_a_runtime<T, F>(ask: impl FnOnce() -> F + Send) -> io::Result<T>
+where
+    T: Send,
+    F: Future<Output = io::Result<T>>,
+{
     let list = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection()?;
-            let task = tokio::spawn(connection);
-            let messages: Result<Vec<_>, _> = handle.link().get().execute().try_collect().await;
-            task.abort();
-            let messages = messages.map_err(|e| io::Error::other(e.to_string()))?;
-            Ok(messages.iter().filter_map(link).collect())
-        })
+        runtime.block_on(ask())
     };
     // A thread starts in the namespaces of the one that makes it.
     let failed = || io::Error::other("the thread that asks has failed");
@@ -101,6 +116,8 @@ fn link(message: &LinkMessage) -> Option<Link> {
         up,
         mtu: 0,
         program: None,
+        kind: None,
+        bonded: false,
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
@@ -109,6 +126,14 @@ fn link(message: &LinkMessage) -> Option<Link> {
             link.mtu = *mtu;
         } else if let LinkAttribute::Xdp(xdp) = attribute {
             link.program = program(xdp);
+        } else if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Kind(kind) = info {
+                    link.kind = Some(kind.clone());
+                } else if let LinkInfo::PortKind(kind) = info {
+                    link.bonded = *kind == InfoPortKind::Bond;
+                }
+            }
         }
     }
     (!link.name.is_empty()).then_some(link)
@@ -139,15 +164,9 @@ fn look(link: &Link) -> Vec<Finding> {
                 .mend(format!("`ip link set {} up`", link.name)),
         );
     }
-    if link.mtu > LARGEST_MTU && link.name != "lo" {
-        let text = format!(
-            "MTU {} is too large for XDP in one buffer: native mode is likely refused",
-            link.mtu
-        );
-        findings.push(Finding::note(&subject, text).mend(format!(
-            "an MTU of {LARGEST_MTU} or less, or node.xdp = \"generic\""
-        )));
-    }
+    let pieces = features::of(link.index).is_ok_and(|features| features.pieces);
+    findings.extend(too_large(link, &subject, pieces));
+    findings.extend(bond(link, &subject));
     if let Some((how, id)) = &link.program {
         findings.push(attached(&subject, how, *id));
     }
@@ -216,6 +235,36 @@ fn native(link: &Link, subject: &str, driver: Option<&str>) -> Vec<Finding> {
             format!("its XDP features cannot be seen: {e}"),
         )],
     }
+}
+
+/// Frames of a large MTU lie in several buffers, which not every driver hands to XDP.
+fn too_large(link: &Link, subject: &str, pieces: bool) -> Option<Finding> {
+    (link.mtu > LARGEST_MTU && link.name != "lo" && !pieces).then(|| {
+        let text = format!(
+            "MTU {} is more than fits one buffer, and its driver is not known to hand XDP several: native mode is likely \
+             refused",
+            link.mtu
+        );
+        Finding::note(subject, text).mend(format!(
+            "an MTU of {LARGEST_MTU} or less, or node.xdp = \"generic\""
+        ))
+    })
+}
+
+/// XDP belongs on a bond, which runs it on all its ports, in the modes that tell a flow's port without the stack.
+fn bond(link: &Link, subject: &str) -> Option<Finding> {
+    if link.bonded {
+        let text = "is a port of a bond: the kernel does not run XDP on both";
+        return Some(Finding::note(subject, text).mend("name the bond in node.interfaces, not its ports"));
+    }
+    (link.kind == Some(InfoKind::Bond)).then(|| {
+        Finding::note(
+            subject,
+            "is a bond: native XDP needs it in every port's driver and one of the bond modes active-backup, balance-rr, \
+             balance-xor and 802.3ad (without xmit_hash_policy vlan+srcmac)",
+        )
+        .mend("`weir doctor PORT...` says what the ports' drivers have; else node.xdp = \"generic\"")
+    })
 }
 
 /// Another program, or weir's own.
@@ -297,6 +346,47 @@ fn offload_findings(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn link() -> Link {
+        Link {
+            index: 7,
+            name: "eth0".into(),
+            up: true,
+            mtu: 1500,
+            program: None,
+            kind: None,
+            bonded: false,
+        }
+    }
+
+    #[test]
+    fn large_frames_need_a_driver_that_hands_them_over_in_pieces() {
+        let large = Link { mtu: 9000, ..link() };
+        let text = too_large(&large, "interface eth0", false).unwrap().to_string();
+        assert!(text.contains("MTU 9000") && text.contains("3506"), "{text}");
+        assert_eq!(too_large(&large, "interface eth0", true), None);
+        assert_eq!(too_large(&link(), "interface eth0", false), None);
+    }
+
+    #[test]
+    fn a_bond_is_named_and_not_its_ports() {
+        assert_eq!(bond(&link(), "interface eth0"), None);
+        let port = Link {
+            bonded: true,
+            ..link()
+        };
+        let text = bond(&port, "interface eth0").unwrap().to_string();
+        assert!(text.contains("name the bond in node.interfaces"), "{text}");
+        let master = Link {
+            kind: Some(InfoKind::Bond),
+            ..link()
+        };
+        let text = bond(&master, "interface bond0").unwrap().to_string();
+        assert!(
+            text.contains("every port's driver") && text.contains("802.3ad"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn offloads_that_matter_are_named() {

@@ -38,6 +38,11 @@ fn kernel() -> Finding {
     }
 }
 
+/// The kernel's release, its first two numbers.
+pub(super) fn release() -> Option<(u32, u32)> {
+    version(&read("/proc/sys/kernel/osrelease")?)
+}
+
 /// The first two numbers of `6.18.44-fc-v657`.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());

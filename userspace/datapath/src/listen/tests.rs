@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{getsockopt, sockopt};
+use weir_core::ids::Scope;
 
 use super::*;
 
@@ -15,6 +16,7 @@ fn key(addr: &str, port: u16, protocol: Protocol) -> ListenKey {
         addr: addr.parse().unwrap(),
         port,
         protocol,
+        scope: Scope::Address,
     }
 }
 

@@ -15,11 +15,11 @@ use nix::{
     sched::{CloneFlags, setns, unshare},
 };
 use weir_core::{
-    ids::{BackendKey, ListenKey, PoolName, Protocol, ServiceName},
-    plan::XdpMode,
+    ids::{BackendKey, ListenKey, PoolName, Protocol, Scope, ServiceName},
+    plan::{Forward, PerSource, XdpMode},
 };
 use weir_datapath::{
-    Capacities, Options, Tunables, Wanted, WantedAction, WantedBackend, WantedNat, WantedService,
+    Capacities, Options, Tunables, Wanted, WantedAction, WantedBackend, WantedForward, WantedService,
 };
 
 /// How long anything may take. Generous: a busy machine is no failure.
@@ -219,6 +219,7 @@ impl Lab {
             interfaces: vec!["outer".into(), "inner".into()],
             mode: XdpMode::Native,
             hash_key: None,
+            discard_flows: false,
             tunables: Tunables::default(),
             capacities: Capacities {
                 service_keys: 64,
@@ -228,6 +229,10 @@ impl Lab {
                 flows: 1024,
                 returns: 64,
                 return_flows: 1024,
+                nat_flows: 1024,
+                fragments: 64,
+                lists: 1024,
+                clients: 64,
                 sockets: 64,
                 events: 4096,
             },
@@ -240,6 +245,7 @@ pub(crate) fn listen(addr: &str, port: u16, protocol: Protocol) -> ListenKey {
         addr: addr.parse().unwrap(),
         port,
         protocol,
+        scope: Scope::Address,
     }
 }
 
@@ -251,6 +257,7 @@ pub(crate) fn backend(address: SocketAddr) -> WantedBackend {
         },
         weight: 1,
         alive: true,
+        quic_id: None,
     }
 }
 
@@ -258,10 +265,8 @@ pub(crate) fn nat(name: &str, keys: &[ListenKey], backends: &[WantedBackend]) ->
     WantedService {
         name: ServiceName::new(name),
         keys: keys.to_vec(),
-        action: WantedAction::Nat(WantedNat {
-            ring_size: 1009,
-            backends: backends.to_vec(),
-        }),
+        action: WantedAction::Forward(WantedForward::new(Forward::Nat, 1009, backends.to_vec())),
+        per_source: PerSource::default(),
     }
 }
 

@@ -239,7 +239,7 @@ fn a_pinned_map_of_another_type_is_refused() {
     lab.weir.run(|| {
         let path = own_pins().join("maps/SERVICES");
         fs::remove_file(&path).unwrap();
-        fs::rename(own_pins().join("maps/FLOWS"), &path).unwrap();
+        fs::rename(own_pins().join("maps/RETURN_FLOWS"), &path).unwrap();
     });
     let error = lab.weir.run(|| Datapath::open(lab.options())).unwrap_err();
     assert!(
@@ -294,15 +294,23 @@ fn interfaces_that_refuse_say_why() {
     let text = attempt("eth9", XdpMode::Native).unwrap_err();
     assert!(text.contains("interface \"eth9\" does not exist"), "{text}");
 
-    // What a veth receives is as large as its peer's MTU.
+    // What a veth receives is as large as its peer's MTU: more than a buffer, but the programs take it in pieces.
     lab.client.ip("link set c0 mtu 9000");
-    let text = attempt("outer", XdpMode::Native).unwrap_err();
+    assert_eq!(attempt("outer", XdpMode::Native).unwrap().len(), 2);
+
+    lab.weir.ip(
+        "link add few numrxqueues 1 numtxqueues 1 type veth peer name many numrxqueues 1 numtxqueues 4
+         link set few up
+         link set many up",
+    );
+    let text = attempt("few", XdpMode::Native).unwrap_err();
     assert!(
-        text.contains("interface outer in native mode") && text.contains("3506"),
+        text.contains("interface few in native mode: it has too few queues")
+            && text.contains("give both ends as many"),
         "{text}"
     );
     assert_eq!(
-        attempt("outer", XdpMode::Generic).unwrap().len(),
+        attempt("few", XdpMode::Generic).unwrap().len(),
         2,
         "generic mode takes it"
     );

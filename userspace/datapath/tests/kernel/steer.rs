@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use weir_core::ids::{ListenKey, Protocol, ServiceName};
+use weir_core::{
+    ids::{ListenKey, Protocol, ServiceName},
+    plan::PerSource,
+};
 use weir_datapath::{
     Close, Datapath, Note, Reason, WantedAction, WantedService,
     listen::{self, ListenOptions},
@@ -43,7 +46,8 @@ fn relayed(keys: &[ListenKey]) -> weir_datapath::Wanted {
     wanted([WantedService {
         name: ServiceName::new("www"),
         keys: keys.to_vec(),
-        action: WantedAction::Relay,
+        action: WantedAction::Relay { up: true },
+        per_source: PerSource::default(),
     }])
 }
 
@@ -134,6 +138,48 @@ fn connections_for_a_vip_reach_the_listener() {
         .unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     connect(&lab, vip(VIP6, 80), &groups[1]);
+    lab.weir.run(|| datapath.close(Close::Remove)).unwrap();
+}
+
+#[test]
+fn whose_socket_is_gone_gets_no_other_programs() {
+    let lab = Lab::new();
+    prepare(&lab);
+    let keys = [key(VIP4, 80, Protocol::Tcp), key(VIP6, 80, Protocol::Tcp)];
+    let groups = keys.map(|key| sockets(&lab, key, 1));
+    let mut datapath = lab.weir.run(|| Datapath::open(lab.options())).unwrap();
+    datapath.reconcile(&relayed(&keys)).unwrap();
+    let listeners: Vec<_> = keys
+        .iter()
+        .zip(&groups)
+        .map(|(key, group)| (*key, group[0].as_fd()))
+        .collect();
+    datapath.steer(&listeners).unwrap();
+    lab.weir.run(|| datapath.attach()).unwrap();
+    // On every address, this port too.
+    let other = lab.weir.run(|| TcpListener::bind("[::]:80")).unwrap();
+    other.set_nonblocking(true).unwrap();
+    let to = [vip(VIP4, 80), vip(VIP6, 80)];
+    for (to, group) in to.into_iter().zip(&groups) {
+        connect(&lab, to, group);
+    }
+    drop(groups);
+    for to in to {
+        let refused = lab
+            .client
+            .run(|| TcpStream::connect_timeout(&to, DEADLINE))
+            .unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{to}");
+    }
+    assert!(other.accept().is_err(), "it was given to another program");
+    let notes = datapath.counters().unwrap().notes;
+    let of = |wanted| {
+        notes
+            .iter()
+            .find(|(note, _)| *note == wanted)
+            .map(|(_, count)| *count)
+    };
+    assert_eq!((of(Note::Steered), of(Note::SteerNoSocket)), (Some(2), Some(2)));
     lab.weir.run(|| datapath.close(Close::Remove)).unwrap();
 }
 

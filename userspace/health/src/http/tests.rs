@@ -9,6 +9,7 @@ use weir_core::plan::TlsCheck;
 
 fn check() -> HttpCheck {
     HttpCheck {
+        protocol: weir_core::plan::HttpProtocol::Http1,
         tls: None,
         method: "GET".into(),
         path: "/healthz".into(),

@@ -78,6 +78,7 @@ async fn keep(mut stream: TcpStream) {
 
 fn http() -> HttpCheck {
     HttpCheck {
+        protocol: HttpProtocol::Http1,
         tls: None,
         method: "GET".into(),
         path: "/healthz".into(),
@@ -158,6 +159,42 @@ async fn tcp_leaves_by_reset() {
     .await;
     assert_eq!(probe(target, &CheckKind::Tcp, LONG).await, Outcome::Passed);
     assert_eq!(seen.recv().await, Some(Err(ErrorKind::ConnectionReset)));
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_said_first() {
+    for (version, header) in [
+        (Version::V1, b"PROXY UNKNOWN\r\n".as_slice()),
+        (Version::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let address = serve(V4, move |mut stream| {
+            let sender = sender.clone();
+            async move {
+                let mut first = vec![0; header.len()];
+                stream.read_exact(&mut first).await.unwrap();
+                let mut rest = [0; 5];
+                // A check of type tcp ends in order: a reset could destroy the header.
+                let read = stream.read(&mut rest).await.unwrap();
+                stream.write_all(OK).await.unwrap();
+                sender.send((first, rest.get(..read).unwrap().to_vec())).unwrap();
+            }
+        })
+        .await;
+        let target = Target {
+            from: Vec::new(),
+            address,
+            proxy: Some(version),
+        };
+        for (kind, then) in [
+            (CheckKind::Tcp, b"".as_slice()),
+            (CheckKind::Http(http()), b"GET /"),
+        ] {
+            let result = Prober::new().probe(target.clone(), &kind, LONG).await;
+            assert_eq!(result.outcome, Outcome::Passed);
+            assert_eq!(seen.recv().await, Some((header.to_vec(), then.to_vec())));
+        }
+    }
 }
 
 #[tokio::test]
@@ -564,7 +601,7 @@ async fn https_against_the_systems_roots() {
     };
     let failure = failed(probe_https(target, tls).await);
     // A system may have none; then that is what is said, with the mend.
-    let (cause, words) = if rustls_native_certs::load_native_certs().certs.is_empty() {
+    let (cause, words) = if weir_tls::Roots::of_system().is_err() {
         ("internal", "install ca-certificates")
     } else {
         ("tls", "UnknownIssuer")
@@ -693,4 +730,59 @@ async fn a_replaced_bundle_is_noticed() {
             assert_eq!(outcome == Outcome::Passed, passes, "{outcome:?}");
         }
     }
+}
+
+/// A backend that speaks HTTP/2 alone, and answers with this.
+async fn answers_in_http2(status: u16) -> SocketAddr {
+    serve(V4, move |stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            assert_eq!(request.method(), "HEAD");
+            assert_eq!(request.uri(), "http://a.example/healthz");
+            let response = ::http::Response::builder().status(status).body(()).unwrap();
+            respond.send_response(response, true).unwrap();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn http2_without_tls() {
+    let h2c = || HttpCheck {
+        protocol: HttpProtocol::H2c,
+        method: "HEAD".into(),
+        host: Some("a.example".into()),
+        ..http()
+    };
+    assert_eq!(
+        probe_http(answers_in_http2(204).await, h2c()).await,
+        Outcome::Passed
+    );
+    let outcome = probe_http(answers_in_http2(503).await, h2c()).await;
+    assert_eq!(outcome, Outcome::Failed(Failure::Status(503)));
+    // One that speaks HTTP/1.1 alone, one that hangs up, one that says nothing.
+    let old = serve(V4, |mut stream| async move {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        keep(stream).await;
+    })
+    .await;
+    let outcome = probe_http(old, h2c()).await;
+    assert!(
+        matches!(
+            outcome,
+            Outcome::Failed(Failure::Malformed(_) | Failure::Closed(..))
+        ),
+        "{outcome:?}"
+    );
+    let closes = serve(V4, |stream| async { drop(stream) }).await;
+    let outcome = probe_http(closes, h2c()).await;
+    assert!(
+        matches!(outcome, Outcome::Failed(Failure::Closed(Phase::Response, _))),
+        "{outcome:?}"
+    );
+    let silent = serve(V4, keep).await;
+    let outcome = probe(silent, &CheckKind::Http(h2c()), SHORT).await;
+    assert_eq!(outcome, Outcome::Failed(Failure::Timeout(Phase::Response)));
 }

@@ -59,10 +59,12 @@ fn request(id: u64, target: SocketAddr, kind: CheckKind, timeout: Duration) -> P
         address: target,
     };
     ProbeRequest {
+        from: Vec::new(),
         id: ProbeId(id),
         key,
         target,
         kind,
+        proxy: None,
         timeout,
     }
 }
@@ -73,6 +75,7 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
 
 fn http() -> CheckKind {
     CheckKind::Http(HttpCheck {
+        protocol: weir_core::plan::HttpProtocol::Http1,
         tls: None,
         method: "GET".into(),
         path: "/".into(),

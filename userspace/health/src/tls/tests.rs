@@ -9,6 +9,7 @@ fn name_for(target: SocketAddr, host: Option<&str>, server_name: Option<&str>) -
         server_name: server_name.map(str::to_owned),
     };
     let check = HttpCheck {
+        protocol: HttpProtocol::Http1,
         tls: None,
         method: "GET".into(),
         path: "/".into(),

@@ -28,6 +28,8 @@ pub enum Decoder {
     Chunked(Chunks),
     /// All bytes until the connection ends.
     UntilClose,
+    /// Frames of HTTP/2: the stream says when it ends, by [`Decoder::end`]. Then these are its trailers.
+    Frames(Option<Box<[u8]>>),
 }
 
 /// What one [`Decoder::decode`] found.
@@ -48,6 +50,9 @@ impl Decoder {
         Self::Chunked(Chunks::default())
     }
 
+    /// Frames of HTTP/2, from their beginning.
+    pub const FRAMES: Self = Self::Frames(None);
+
     /// Whether all of it has come. Never true for [`Self::UntilClose`].
     #[inline]
     pub fn is_done(&self) -> bool {
@@ -55,6 +60,7 @@ impl Decoder {
             Self::Length(left) => *left == 0,
             Self::Chunked(chunks) => chunks.state == State::Done,
             Self::UntilClose => false,
+            Self::Frames(end) => end.is_some(),
         }
     }
 
@@ -63,7 +69,7 @@ impl Decoder {
     pub fn at_most(&self, room: usize) -> usize {
         match self {
             Self::Length(left) => usize::try_from(*left).map_or(room, |left| left.min(room)),
-            Self::Chunked(_) | Self::UntilClose => room,
+            Self::Chunked(_) | Self::UntilClose | Self::Frames(_) => room,
         }
     }
 
@@ -79,7 +85,7 @@ impl Decoder {
                 *left -= used as u64;
                 Ok(Decoded { data: 0..used, used })
             }
-            Self::UntilClose => Ok(Decoded {
+            Self::UntilClose | Self::Frames(_) => Ok(Decoded {
                 data: 0..buf.len(),
                 used: buf.len(),
             }),
@@ -91,8 +97,14 @@ impl Decoder {
     pub fn trailers(&self) -> &[u8] {
         match self {
             Self::Chunked(chunks) => &chunks.trailers,
+            Self::Frames(end) => end.as_deref().unwrap_or_default(),
             Self::Length(_) | Self::UntilClose => &[],
         }
+    }
+
+    /// The body has come to its end, with these trailers.
+    pub fn end(&mut self, trailers: Vec<u8>) {
+        *self = Self::Frames(Some(trailers.into_boxed_slice()));
     }
 }
 
@@ -112,8 +124,8 @@ pub struct Chunks {
 enum State {
     /// In the size: its value so far, and whether there is a digit yet.
     Size(u64, bool),
-    /// In an extension; within a quoted string or not, after a backslash in it or not.
-    Extension(u64, Quote),
+    /// In an extension.
+    Extension(u64, Extension),
     /// After the CR of the size line.
     SizeLf(u64),
     /// In the data: that many bytes to come.
@@ -128,11 +140,45 @@ enum State {
     Done,
 }
 
+/// Where in `*( BWS ";" BWS name [ BWS "=" BWS value ] )` (RFC 9112 section 7.1.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Quote {
-    No,
-    In,
+enum Extension {
+    /// After white space behind size, name or value: the white space leads to `;`, or after a name to `=`.
+    Blank,
+    BlankAfterName,
+    BeforeName,
+    Name,
+    BeforeValue,
+    Value,
+    /// In a quoted string, after a backslash in it, and behind it.
+    Quoted,
     Escape,
+    Unquoted,
+}
+
+impl Extension {
+    /// What follows by that byte: a part, or the CR that ends the line (`Some(None)`). None: it must not stand here.
+    fn step(self, byte: u8) -> Option<Option<Self>> {
+        let blank = matches!(byte, b' ' | b'\t');
+        let next = match (self, byte) {
+            (Self::Name | Self::Value | Self::Unquoted, b'\r') => return Some(None),
+            (Self::Blank | Self::BlankAfterName | Self::Name | Self::Value | Self::Unquoted, b';') => {
+                Self::BeforeName
+            }
+            (Self::Name | Self::BlankAfterName, b'=') => Self::BeforeValue,
+            (Self::Name | Self::BlankAfterName, _) if blank => Self::BlankAfterName,
+            (Self::Value | Self::Unquoted | Self::Blank, _) if blank => Self::Blank,
+            (Self::BeforeName | Self::BeforeValue, _) if blank => self,
+            (Self::BeforeName | Self::Name, _) if fields::is_token(byte) => Self::Name,
+            (Self::BeforeValue | Self::Value, _) if fields::is_token(byte) => Self::Value,
+            (Self::BeforeValue, b'"') => Self::Quoted,
+            (Self::Quoted, b'"') => Self::Unquoted,
+            (Self::Quoted, b'\\') => Self::Escape,
+            (Self::Quoted | Self::Escape, b'\t' | b' '..=b'~' | 0x80..=0xff) => Self::Quoted,
+            _ => return None,
+        };
+        Some(Some(next))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -201,27 +247,21 @@ impl Chunks {
                         Ok(State::Size(size << 4 | u64::from(digit), true))
                     }
                     (None, b'\r') if any => Ok(State::SizeLf(size)),
-                    (None, b';') if any => Ok(State::Extension(size, Quote::No)),
+                    (None, b';') if any => Ok(State::Extension(size, Extension::BeforeName)),
+                    (None, b' ' | b'\t') if any => Ok(State::Extension(size, Extension::Blank)),
                     _ => bad,
                 }
             }
-            State::Extension(size, quote) => {
+            State::Extension(size, part) => {
                 self.line += 1;
                 self.extensions += 1;
                 if self.line > LINE || self.extensions > EXTENSIONS {
                     return bad;
                 }
-                match (quote, byte) {
-                    (Quote::No, b'\r') => Ok(State::SizeLf(size)),
-                    (Quote::No, b'"') => Ok(State::Extension(size, Quote::In)),
-                    (Quote::No, b';' | b'=' | b' ' | b'\t') => Ok(State::Extension(size, Quote::No)),
-                    (Quote::No, byte) if fields::is_token(byte) => Ok(State::Extension(size, Quote::No)),
-                    (Quote::In, b'"') => Ok(State::Extension(size, Quote::No)),
-                    (Quote::In, b'\\') => Ok(State::Extension(size, Quote::Escape)),
-                    (Quote::In | Quote::Escape, b'\t' | b' '..=b'~' | 0x80..=0xff) => {
-                        Ok(State::Extension(size, Quote::In))
-                    }
-                    _ => bad,
+                match part.step(byte) {
+                    Some(None) => Ok(State::SizeLf(size)),
+                    Some(Some(part)) => Ok(State::Extension(size, part)),
+                    None => bad,
                 }
             }
             State::SizeLf(size) => {

@@ -6,7 +6,7 @@ use super::head::Malformed;
 
 /// Fields that a relay must understand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Passed on as it is.
     Other,
     Host,
@@ -18,6 +18,8 @@ pub(super) enum Kind {
     Expect,
     XForwardedFor,
     Forwarded,
+    MaxForwards,
+    Via,
     /// What else claims something of the client: `X-Real-IP`, `X-Forwarded-Proto` and its kind. Believed only from
     /// those whose word counts.
     Claim,
@@ -28,7 +30,7 @@ pub(super) enum Kind {
 
 /// Tells the kind by length first: most fields are done with after one comparison of numbers.
 #[inline]
-pub(super) fn kind(name: &str) -> Kind {
+pub(crate) fn kind(name: &str) -> Kind {
     let kind = plain_kind(name);
     if kind == Kind::Other && name.as_bytes().contains(&b'_') {
         masked_kind(name)
@@ -53,6 +55,7 @@ fn plain_kind(name: &str) -> Kind {
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     match name.len() {
         2 if is("te") => Kind::Te,
+        3 if is("via") => Kind::Via,
         4 if is("host") => Kind::Host,
         6 if is("expect") => Kind::Expect,
         7 if is("upgrade") => Kind::Upgrade,
@@ -65,6 +68,7 @@ fn plain_kind(name: &str) -> Kind {
         16 if is("proxy-connection") => Kind::HopByHop,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
         9 if is("x-real-ip") => Kind::Claim,
+        12 if is("max-forwards") => Kind::MaxForwards,
         12.. if is_forwarded_kind(name) => Kind::Claim,
         _ => Kind::Other,
     }
@@ -139,7 +143,7 @@ impl Connection {
 }
 
 /// The members of a comma-separated list, trimmed, without empty ones (RFC 9110 section 5.6.1).
-pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|b| *b == b',')
         .map(<[u8]>::trim_ascii)
@@ -147,7 +151,7 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether a `Connection` field nominates that name.
-pub(super) fn nominated(fields: &[httparse::Header<'_>], name: &str) -> bool {
+pub(crate) fn nominated(fields: &[httparse::Header<'_>], name: &str) -> bool {
     let connections = fields.iter().filter(|f| kind(f.name) == Kind::Connection);
     connections
         .flat_map(|f| list(f.value))
@@ -178,11 +182,22 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Malformed> {
     }
 }
 
+/// A `Max-Forwards` (RFC 9110 section 7.6.2). What is too large to count is as good as the largest number.
+pub(super) fn max_forwards(value: &[u8]) -> Result<u64, Malformed> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Malformed::MaxForwards);
+    }
+    let add = |n: u64, digit: &u8| n.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Ok(value.iter().fold(0, add))
+}
+
 /// What the `Transfer-Encoding` fields of a message add up to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Codings {
     present: bool,
     chunked: bool,
+    /// Another coding was named before it.
+    unknown: bool,
     fault: Option<Malformed>,
 }
 
@@ -201,7 +216,7 @@ impl Codings {
             } else if coding.is_empty() || !coding.iter().all(|b| is_token(*b)) {
                 self.fault = Some(Malformed::TransferCoding);
             } else {
-                self.fault = self.fault.or(Some(Malformed::UnknownCoding));
+                self.unknown = true;
             }
         }
         if !any {
@@ -209,12 +224,15 @@ impl Codings {
         }
     }
 
-    /// Whether the body is chunked. Any other coding is refused: known ones that `chunked` does not end leave the
-    /// length of the body open (RFC 9112 section 6.3).
+    /// Whether the body is chunked. Any other coding is refused: in front of `chunked` it is one that weir does not do;
+    /// without it the length of the body is open (RFC 9112 section 6.3).
     pub(super) fn chunked(self) -> Result<bool, Malformed> {
-        match self.fault {
-            Some(fault) => Err(fault),
-            None => Ok(self.present),
+        match (self.fault, self.present, self.chunked, self.unknown) {
+            (Some(fault), ..) => Err(fault),
+            (None, false, ..) => Ok(false),
+            (None, true, true, false) => Ok(true),
+            (None, true, true, true) => Err(Malformed::UnknownCoding),
+            (None, true, false, _) => Err(Malformed::TransferCoding),
         }
     }
 }
@@ -227,7 +245,7 @@ pub(crate) const fn is_token(byte: u8) -> bool {
 }
 
 /// Fields that no trailer section may hold: framing, routing, and what steers the handling of the message.
-pub(super) fn barred_from_trailers(name: &str) -> bool {
+pub(crate) fn barred_from_trailers(name: &str) -> bool {
     const NAMES: [&str; 14] = [
         "authorization",
         "cache-control",
@@ -285,6 +303,17 @@ mod tests {
     }
 
     #[test]
+    fn forwards() {
+        let check = |value: &str, expected| assert_eq!(max_forwards(value.as_bytes()), expected, "{value:?}");
+        check("0", Ok(0));
+        check("012", Ok(12));
+        check("99999999999999999999999", Ok(u64::MAX));
+        for value in ["", "-1", "+1", "1 ", "1, 2", "x"] {
+            check(value, Err(Malformed::MaxForwards));
+        }
+    }
+
+    #[test]
     fn codings() {
         let check = |values: &[&str], expected| {
             let mut codings = Codings::default();
@@ -297,8 +326,10 @@ mod tests {
         check(&["chunked"], Ok(true));
         check(&["CHunked"], Ok(true));
         check(&["gzip, chunked"], Err(Malformed::UnknownCoding));
-        check(&["xchunked"], Err(Malformed::UnknownCoding));
-        check(&["identity"], Err(Malformed::UnknownCoding));
+        check(&["gzip", "chunked"], Err(Malformed::UnknownCoding));
+        check(&["xchunked"], Err(Malformed::TransferCoding));
+        check(&["identity"], Err(Malformed::TransferCoding));
+        check(&["gzip"], Err(Malformed::TransferCoding));
         check(&["chunked", "chunked"], Err(Malformed::TransferCoding));
         check(&["chunked, chunked"], Err(Malformed::TransferCoding));
         check(&["chunked, gzip"], Err(Malformed::TransferCoding));

@@ -55,10 +55,20 @@ malformed! {
     RequestLine = "request-line",
     /// The method is no token.
     Method = "method",
-    /// The method is `CONNECT`, which weir does not serve.
+    /// The method is longer than any.
+    MethodTooLong = "method-too-long",
+    /// The method is `CONNECT`, which this service does not serve.
     Connect = "connect",
+    /// The method is `TRACE`, which this service does not serve.
+    Trace = "trace",
     /// The request target is not in a form that the method may have, or holds bytes that no target may hold.
     Target = "target",
+    /// A target of `https` over a connection without TLS, and not from a trusted proxy.
+    Misdirected = "misdirected",
+    /// The target's host is none of the name that the client asked for in TLS, nor of a certificate of the service.
+    ServerName = "server-name",
+    /// The path has `.` or `..` for a segment, and the service looks at paths.
+    DotSegments = "dot-segments",
     /// The request target does not fit the limit of the head.
     TargetTooLong = "target-too-long",
     /// The version is none that is spoken here.
@@ -93,12 +103,30 @@ malformed! {
     UnknownCoding = "unknown-coding",
     /// `TRACE` with a body.
     TraceBody = "trace-body",
+    /// `CONNECT` with a body.
+    ConnectBody = "connect-body",
+    /// `Max-Forwards` of `TRACE` or `OPTIONS` is no number, or is there twice.
+    MaxForwards = "max-forwards",
+    /// An interim response that says it has a body.
+    InterimBody = "interim-body",
     /// A chunk's size, extension or end is malformed.
     Chunk = "chunk",
     /// A trailer section is malformed, too large, or holds a field that must not stand there.
     Trailer = "trailer",
     /// A `101` that nobody asked for, or for another protocol than asked for.
     Switch = "switch",
+    /// A WebSocket handshake that is none: method, key, version or what comes with it; or a `101` that does not answer its key.
+    WebSocket = "websocket",
+    /// A version of WebSocket other than 13.
+    WebSocketVersion = "websocket-version",
+    /// No subprotocol that may be had is asked for, or the `101` names one that was not.
+    WebSocketProtocol = "websocket-protocol",
+    /// WebSocket is asked for, and the backends speak HTTP/2.
+    WebSocketOverHttp2 = "websocket-to-http2",
+    /// HTTP/2: what came on the connection is no HTTP/2.
+    Frame = "http2-connection",
+    /// HTTP/2: the message is malformed: pseudo-fields, fields of HTTP/1.1, a length that its body does not have.
+    Message = "http2-message",
     /// More interim responses than anyone needs.
     TooManyInterim = "too-many-interim",
 }
@@ -108,42 +136,51 @@ malformed! {
 /// Each byte is looked at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HeadScan {
-    seen: usize,
-    line: usize,
+    // No head is longer: they lie in every connection.
+    seen: u32,
+    line: u32,
 }
 
 impl HeadScan {
     /// Looks at what was added to `buf` since the last call. True: the head (up to its empty line) is in `buf`.
     ///
     /// # Errors
-    /// [`Malformed::LineEnd`] for a CR or LF on its own.
+    /// [`Malformed::LineEnd`] for a CR or LF on its own; [`Malformed::TooLarge`] for 4 GiB.
     pub fn advance(&mut self, buf: &[u8]) -> Result<bool, Malformed> {
-        while let Some(at) = buf.get(self.seen..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
-            let at = self.seen + at;
-            match (buf.get(at), buf.get(at + 1)) {
-                (Some(b'\r'), Some(b'\n')) => {
-                    let empty = at == self.line;
-                    self.seen = at + 2;
-                    self.line = self.seen;
-                    if empty {
-                        return Ok(true);
-                    }
-                }
-                (Some(b'\r'), None) => {
-                    self.seen = at;
-                    return Ok(false);
-                }
-                _ => return Err(Malformed::LineEnd),
-            }
-        }
-        self.seen = buf.len();
-        Ok(false)
+        let (mut seen, mut line) = (self.seen as usize, self.line as usize);
+        let whole = scan(buf, &mut seen, &mut line)?;
+        self.seen = u32::try_from(seen).map_err(|_| Malformed::TooLarge)?;
+        self.line = u32::try_from(line).map_err(|_| Malformed::TooLarge)?;
+        Ok(whole)
     }
 
     /// Whether the first line has ended.
     pub fn past_first_line(&self) -> bool {
         self.line > 0
     }
+}
+
+fn scan(buf: &[u8], seen: &mut usize, line: &mut usize) -> Result<bool, Malformed> {
+    while let Some(at) = buf.get(*seen..).and_then(|rest| memchr2(b'\r', b'\n', rest)) {
+        let at = *seen + at;
+        match (buf.get(at), buf.get(at + 1)) {
+            (Some(b'\r'), Some(b'\n')) => {
+                let empty = at == *line;
+                *seen = at + 2;
+                *line = *seen;
+                if empty {
+                    return Ok(true);
+                }
+            }
+            (Some(b'\r'), None) => {
+                *seen = at;
+                return Ok(false);
+            }
+            _ => return Err(Malformed::LineEnd),
+        }
+    }
+    *seen = buf.len();
+    Ok(false)
 }
 
 /// Checks that every line of a head that `httparse` has accepted ends in CRLF.
@@ -163,6 +200,31 @@ pub(super) fn check_line_ends(head: &[u8], fields: &[httparse::Header<'_>]) -> R
         Ok(())
     } else {
         Err(Malformed::LineEnd)
+    }
+}
+
+/// Makes a first line of HTTP/1.2 to 1.9 one of HTTP/1.1, as which it is to be taken (RFC 9110 section 2.5). True: it was
+/// one.
+#[cold]
+pub fn lower_version(buf: &mut [u8]) -> bool {
+    let line = memchr::memchr(b'\r', buf).unwrap_or(buf.len());
+    let is_version = |at: usize| {
+        let version = buf.get(at..at + 8)?;
+        let (start, minor) = version.split_at_checked(7)?;
+        (start == b"HTTP/1." && matches!(minor, [b'2'..=b'9'])).then_some(at + 7)
+    };
+    // A status line begins with it, a request line ends in it.
+    let in_request = line
+        .checked_sub(9)
+        .filter(|at| buf.get(*at) == Some(&b' '))
+        .and_then(|at| is_version(at + 1));
+    let in_response = is_version(0).filter(|at| matches!(buf.get(at + 1), Some(b' ') | None));
+    match in_request.or(in_response).and_then(|at| buf.get_mut(at)) {
+        Some(minor) => {
+            *minor = b'1';
+            true
+        }
+        None => false,
     }
 }
 

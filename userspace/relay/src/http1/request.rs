@@ -4,6 +4,7 @@ use super::{
     fields::{self, Codings, Connection, Kind},
     head::{self, FieldStore, HeadLimits, Malformed, Positions},
     target::{self, Target},
+    version::Version,
 };
 
 /// A parsed request head.
@@ -12,8 +13,8 @@ pub struct Request<'h, 'b> {
     pub method: &'b str,
     /// What is asked for.
     pub target: Target<'b>,
-    /// HTTP/1.`minor`: 0 or 1.
-    pub minor: u8,
+    /// The version that it came in.
+    pub version: Version,
     /// Bytes of the head, its empty line included.
     pub head_len: usize,
     /// What follows the head.
@@ -22,18 +23,42 @@ pub struct Request<'h, 'b> {
     pub keep_alive: bool,
     /// The client asks for `101` to one of these protocols. Never set for a request with a body, and not for `h2c`.
     pub upgrade: Option<&'b [u8]>,
+    /// The client asks for HTTP/2 on this connection: `Upgrade: h2c`, and no body follows.
+    pub h2c: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
     /// The client takes trailer fields.
     pub te_trailers: bool,
     /// All fields.
-    pub(super) fields: &'h [httparse::Header<'b>],
+    pub(crate) fields: &'h [httparse::Header<'b>],
     /// Fields that end here.
-    pub(super) dropped: Positions,
+    pub(crate) dropped: Positions,
     /// `X-Forwarded-For` and `Forwarded` fields; what becomes of them depends on who sent them.
     pub(super) forwarded: Positions,
+    /// It has a `Via`.
+    pub has_via: bool,
     /// No `Host` field, as HTTP/1.0 allows.
     pub no_host: bool,
+    /// `Max-Forwards` of `TRACE` and `OPTIONS`: how many more intermediaries may pass it on. At 0, weir is the last.
+    pub max_forwards: Option<u64>,
+}
+
+impl Request<'_, '_> {
+    /// How often it has passed by the intermediary of that name already, as `Via` says (RFC 9110 section 7.6.3).
+    #[cold]
+    pub fn passes_by(&self, name: &str) -> u32 {
+        let vias = self.fields.iter().filter(|f| fields::kind(f.name) == Kind::Via);
+        let passes = vias.flat_map(|field| fields::list(field.value)).filter(|member| {
+            // The protocol, who received it (and by which port), perhaps a comment.
+            let mut words = member
+                .split(|b| b.is_ascii_whitespace())
+                .filter(|w| !w.is_empty());
+            let by = words.nth(1).unwrap_or_default();
+            let host = target::split_port(by).map_or(by, |(host, _)| host);
+            by.eq_ignore_ascii_case(name.as_bytes()) || host.eq_ignore_ascii_case(name.as_bytes())
+        });
+        u32::try_from(passes.count()).unwrap_or(u32::MAX)
+    }
 }
 
 /// What follows a request's head.
@@ -46,6 +71,9 @@ pub enum RequestBody {
     /// Chunks.
     Chunked,
 }
+
+/// Bytes of a method that may still be one, when it comes to say what of a request line is too long.
+const METHOD_MOST: usize = 64;
 
 /// Methods that may be sent a second time when the first try left no trace (RFC 9110 section 9.2.2).
 pub fn is_idempotent(method: &str) -> bool {
@@ -91,46 +119,156 @@ pub fn parse<'h, 'b>(
     if !bytes.starts_with(method.as_bytes()) {
         return Err(Malformed::RequestLine);
     }
-    if method == "CONNECT" {
-        return Err(Malformed::Connect);
-    }
+    let version = Version::of_minor(minor);
     let target = Target::parse(method, path)?;
     let read = read_fields(fields)?;
-    check_host(&target, read.host, minor)?;
-    let body = body(&read, minor)?;
-    if method == "TRACE" && body != RequestBody::None {
-        return Err(Malformed::TraceBody);
-    }
+    check_host(&target, read.host, version)?;
+    let body = body(&read, version)?;
     let mut dropped = read.dropped;
+    if target.authority.is_some() && read.host.is_some() {
+        // Written anew, from the target (RFC 9112 section 3.2.2).
+        dropped.insert(read.host_at);
+    }
+    let mut max_forwards = None;
+    match method {
+        "TRACE" if body != RequestBody::None => return Err(Malformed::TraceBody),
+        "CONNECT" if body != RequestBody::None => return Err(Malformed::ConnectBody),
+        "TRACE" | "OPTIONS" if read.forwards => {
+            max_forwards = Some(read_max_forwards(fields, &mut dropped)?);
+        }
+        _ => {}
+    }
     if read.connection.nominates {
         drop_nominated(fields, &mut dropped);
     }
-    let keep_alive = if minor == 0 {
+    let keep_alive = if version == Version::Http10 {
         read.connection.keep_alive
     } else {
         true
     } && !read.connection.close;
-    let upgrade = read.upgrade.filter(|protocols| {
-        minor == 1
-            && read.connection.upgrade
-            && body == RequestBody::None
-            && !fields::list(protocols).any(|p| p.eq_ignore_ascii_case(b"h2c"))
-    });
+    let upgrade = read
+        .upgrade
+        .filter(|_| version == Version::Http11 && read.connection.upgrade && body == RequestBody::None);
+    let h2c = upgrade.is_some_and(|asked| fields::list(asked).any(|p| p.eq_ignore_ascii_case(b"h2c")));
+    let upgrade = upgrade.filter(|_| !h2c);
     Ok(Some(Request {
         method,
         target,
-        minor,
+        version,
         head_len,
         body,
         keep_alive,
         upgrade,
-        expect_continue: read.expect_continue && minor == 1 && body != RequestBody::None,
-        te_trailers: read.te_trailers && minor == 1,
+        h2c,
+        // Without a body to come there is nothing to wait with (RFC 9110 section 10.1.1).
+        expect_continue: read.expect_continue
+            && version == Version::Http11
+            && !matches!(body, RequestBody::None | RequestBody::Length(0)),
+        te_trailers: read.te_trailers && version == Version::Http11,
+        fields,
+        dropped,
+        forwarded: read.forwarded,
+        has_via: read.via,
+        no_host: read.host.is_none(),
+        max_forwards,
+    }))
+}
+
+/// What HTTP/2 says in pseudo-fields where HTTP/1 has a request line (RFC 9113 section 8.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pseudo<'b> {
+    /// `:method`.
+    pub method: &'b str,
+    /// `:scheme`, as far as it is known.
+    pub scheme: Option<&'b str>,
+    /// `:authority`.
+    pub authority: Option<&'b str>,
+    /// `:path`.
+    pub path: Option<&'b str>,
+    /// The protocol that an extended `CONNECT` asks for, which `method` is none of then.
+    pub upgrade: Option<&'b [u8]>,
+    /// No body follows.
+    pub ended: bool,
+}
+
+/// The request of a stream of HTTP/2, from its pseudo-fields and its fields.
+///
+/// # Errors
+/// As [`parse`]; [`Malformed::Message`] for what HTTP/2 calls malformed.
+pub fn of_stream<'h, 'b>(
+    pseudo: &Pseudo<'b>,
+    fields: &'h [httparse::Header<'b>],
+    limits: HeadLimits,
+) -> Result<Request<'h, 'b>, Malformed> {
+    let version = Version::Http2;
+    let path = match (pseudo.method, pseudo.path, pseudo.authority) {
+        ("CONNECT", None, Some(authority)) => authority,
+        ("CONNECT", _, _) | (_, None, _) => return Err(Malformed::Message),
+        (_, Some(path), _) => path,
+    };
+    // As much as the same head has in HTTP/1.1.
+    let line = pseudo.method.len() + path.len() + " HTTP/1.1".len() + 3;
+    let lines = fields
+        .iter()
+        .map(|f| f.name.len() + f.value.len() + 4)
+        .sum::<usize>();
+    let head_len = line + pseudo.authority.map_or(0, |a| a.len() + 8) + lines + 2;
+    if line > limits.bytes {
+        return Err(Malformed::TargetTooLong);
+    }
+    if head_len > limits.bytes {
+        return Err(Malformed::TooLarge);
+    }
+    if fields.len() > limits.fields.min(head::MAX_FIELDS) {
+        return Err(Malformed::TooManyFields);
+    }
+    let target = Target::of_stream(pseudo.method, path, pseudo.scheme, pseudo.authority)?;
+    let read = read_fields(fields)?;
+    if read.coded || read.connection != Connection::default() || read.upgrade.is_some() {
+        return Err(Malformed::Message);
+    }
+    match read.host {
+        Some(_) => check_host(&target, read.host, version)?,
+        None if target.authority.is_none() => return Err(Malformed::HostMissing),
+        None => {}
+    }
+    let body = match (pseudo.ended, read.length) {
+        (true, None | Some(0)) if read.length.is_none() => RequestBody::None,
+        (true, Some(length)) if length > 0 && pseudo.method != "CONNECT" => return Err(Malformed::Message),
+        (_, Some(length)) => RequestBody::Length(length),
+        (_, None) => RequestBody::Chunked,
+    };
+    let mut dropped = read.dropped;
+    if target.authority.is_some() && read.host.is_some() {
+        dropped.insert(read.host_at);
+    }
+    let mut max_forwards = None;
+    match pseudo.method {
+        "TRACE" if body != RequestBody::None => return Err(Malformed::TraceBody),
+        "CONNECT" if body != RequestBody::None => return Err(Malformed::ConnectBody),
+        "TRACE" | "OPTIONS" if read.forwards => {
+            max_forwards = Some(read_max_forwards(fields, &mut dropped)?);
+        }
+        _ => {}
+    }
+    Ok(Request {
+        method: pseudo.method,
+        target,
+        version,
+        head_len,
+        body,
+        keep_alive: true,
+        upgrade: pseudo.upgrade,
+        h2c: false,
+        has_via: read.via,
+        expect_continue: read.expect_continue && !matches!(body, RequestBody::None | RequestBody::Length(0)),
+        te_trailers: read.te_trailers,
         fields,
         dropped,
         forwarded: read.forwarded,
         no_host: read.host.is_none(),
-    }))
+        max_forwards,
+    })
 }
 
 /// Bytes of empty lines in front of a request, which a server should skip (RFC 9112 section 2.2). None: the bytes so
@@ -146,6 +284,7 @@ pub fn skip_empty_lines(buf: &[u8]) -> usize {
 #[derive(Default)]
 struct Read<'b> {
     host: Option<&'b [u8]>,
+    host_at: usize,
     length: Option<u64>,
     codings: Codings,
     coded: bool,
@@ -153,6 +292,9 @@ struct Read<'b> {
     upgrade: Option<&'b [u8]>,
     expect_continue: bool,
     te_trailers: bool,
+    /// There is a `Max-Forwards`.
+    forwards: bool,
+    via: bool,
     dropped: Positions,
     forwarded: Positions,
 }
@@ -167,6 +309,7 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
                 if read.host.replace(field.value).is_some() {
                     return Err(Malformed::HostTwice);
                 }
+                read.host_at = at;
             }
             Kind::ContentLength => {
                 let length = fields::content_length(field.value)?;
@@ -203,6 +346,8 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
                     read.dropped.insert(at);
                 }
             }
+            Kind::MaxForwards => read.forwards = true,
+            Kind::Via => read.via = true,
             Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => read.forwarded.insert(at),
             Kind::HopByHop => read.dropped.insert(at),
         }
@@ -213,29 +358,47 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
     Ok(read)
 }
 
-fn check_host(target: &Target<'_>, host: Option<&[u8]>, minor: u8) -> Result<(), Malformed> {
+fn check_host(target: &Target<'_>, host: Option<&[u8]>, version: Version) -> Result<(), Malformed> {
     let Some(host) = host else {
-        return if minor == 0 {
+        return if version == Version::Http10 {
             Ok(())
         } else {
             Err(Malformed::HostMissing)
         };
     };
     target::check_host(host)?;
-    match target.authority {
-        Some(authority) if !target::same_host(authority.as_bytes(), host) => Err(Malformed::HostMismatch),
-        Some(_) | None => Ok(()),
+    if target.agrees_with(host) {
+        Ok(())
+    } else {
+        Err(Malformed::HostMismatch)
     }
 }
 
-fn body(read: &Read<'_>, minor: u8) -> Result<RequestBody, Malformed> {
+/// Reads the one `Max-Forwards`, and takes it out: it is written anew, one less.
+#[cold]
+fn read_max_forwards(fields: &[httparse::Header<'_>], dropped: &mut Positions) -> Result<u64, Malformed> {
+    let mut read = None;
+    for (at, field) in fields.iter().enumerate() {
+        if fields::kind(field.name) == Kind::MaxForwards
+            && read.replace(fields::max_forwards(field.value)?).is_some()
+        {
+            return Err(Malformed::MaxForwards);
+        }
+        if fields::kind(field.name) == Kind::MaxForwards {
+            dropped.insert(at);
+        }
+    }
+    read.ok_or(Malformed::MaxForwards)
+}
+
+fn body(read: &Read<'_>, version: Version) -> Result<RequestBody, Malformed> {
     if !read.coded {
         return Ok(read.length.map_or(RequestBody::None, RequestBody::Length));
     }
     if read.length.is_some() {
         return Err(Malformed::LengthAndCoding);
     }
-    if minor == 0 {
+    if version == Version::Http10 {
         return Err(Malformed::TransferCoding);
     }
     read.codings.chunked().map(|_| RequestBody::Chunked)
@@ -256,6 +419,10 @@ pub(super) fn drop_nominated(all: &[httparse::Header<'_>], dropped: &mut Positio
 fn too_large(buf: &[u8], limits: HeadLimits) -> Malformed {
     match head::first_line(buf) {
         Some(line) if line.len() < limits.bytes => Malformed::TooLarge,
+        // Nobody has such a method (RFC 9112 section 3).
+        Some(_) | None if memchr::memchr(b' ', buf).is_none_or(|at| at > METHOD_MOST) => {
+            Malformed::MethodTooLong
+        }
         Some(_) | None => Malformed::TargetTooLong,
     }
 }

@@ -4,12 +4,15 @@ use super::{
     fields::{self, Codings, Connection, Kind},
     head::{self, FieldStore, HeadLimits, Malformed, Positions},
     request,
+    version::Version,
 };
 
 /// A parsed response head.
 pub struct Response<'h, 'b> {
     /// 100 to 599.
     pub status: u16,
+    /// The version that it came in.
+    pub version: Version,
     /// The reason phrase, as it came.
     pub reason: &'b str,
     /// Bytes of the head, its empty line included.
@@ -18,12 +21,22 @@ pub struct Response<'h, 'b> {
     pub body: ResponseBody,
     /// Whether the backend's connection may stay after this response.
     pub keep_alive: bool,
-    /// With a `101` that is whole: the protocols switched to.
+    /// With a `101` that is whole: the protocols switched to. With a `426`: those asked for.
     pub upgrade: Option<&'b [u8]>,
+    /// What follows is a tunnel: `CONNECT` has succeeded.
+    pub tunnel: bool,
     /// It has a `Date`.
     pub dated: bool,
     pub(super) fields: &'h [httparse::Header<'b>],
     pub(super) dropped: Positions,
+}
+
+impl<'b> Response<'_, 'b> {
+    /// The value of the first field of that name.
+    pub fn value(&self, name: &str) -> Option<&'b [u8]> {
+        let field = self.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name));
+        field.map(|field| field.value)
+    }
 }
 
 /// What follows a response's head.
@@ -39,7 +52,30 @@ pub enum ResponseBody {
     UntilClose,
 }
 
-/// Parses a response head to a request that was `HEAD` or not. `Ok(None)`: it is not whole yet.
+/// What of a request decides how its response is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Asked {
+    /// `HEAD`: no body, whatever the fields say.
+    Head,
+    /// `CONNECT`: success makes a tunnel.
+    Connect,
+    /// Anything else.
+    #[default]
+    Other,
+}
+
+impl Asked {
+    /// By the method.
+    pub fn by(method: &str) -> Self {
+        match method {
+            "HEAD" => Self::Head,
+            "CONNECT" => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Parses a response head. `Ok(None)`: it is not whole yet.
 ///
 /// # Errors
 /// What is wrong with it; nothing of it may be passed on then.
@@ -47,7 +83,7 @@ pub fn parse<'h, 'b>(
     buf: &'b [u8],
     store: &'h mut FieldStore<'b>,
     limits: HeadLimits,
-    to_head: bool,
+    asked: Asked,
 ) -> Result<Option<Response<'h, 'b>>, Malformed> {
     let mut parsed = httparse::Response::new(&mut []);
     let store = store
@@ -71,6 +107,7 @@ pub fn parse<'h, 'b>(
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(Malformed::StatusLine);
     };
+    let version = Version::of_minor(minor);
     let bytes = buf.get(..head_len).unwrap_or_default();
     let fields: &'h [httparse::Header<'b>] = parsed.headers;
     head::check_line_ends(bytes, fields)?;
@@ -85,35 +122,44 @@ pub fn parse<'h, 'b>(
     if chunked && read.length.is_some() {
         return Err(Malformed::LengthAndCoding);
     }
-    if chunked && minor == 0 {
+    if chunked && version == Version::Http10 {
         return Err(Malformed::TransferCoding);
     }
-    // Where no length may be said (RFC 9110 section 8.6), a harmless one is not passed on.
-    if read.length.is_some() && (status < 200 || status == 204) {
+    let tunnel = asked == Asked::Connect && (200..300).contains(&status);
+    let claims_body = chunked || read.length.is_some_and(|length| length > 0);
+    // What follows could be a body that must not be, or the next head.
+    if status < 200 && claims_body {
+        return Err(Malformed::InterimBody);
+    }
+    // Where no length may be said (RFC 9110 section 8.6), it is not passed on.
+    if read.length.is_some() && (status < 200 || status == 204 || tunnel) {
         read.dropped.insert(read.length_at);
     }
     // RFC 9112 section 6.3, in its order.
-    let bodiless = to_head || status < 200 || status == 204 || status == 304;
+    let bodiless = asked == Asked::Head || status < 200 || status == 204 || status == 304 || tunnel;
     let body = match (bodiless, chunked, read.length) {
         (true, _, _) => ResponseBody::None,
         (false, true, _) => ResponseBody::Chunked,
         (false, false, Some(length)) => ResponseBody::Length(length),
         (false, false, None) => ResponseBody::UntilClose,
     };
-    let keep = if minor == 0 {
+    let keep = if version == Version::Http10 {
         read.connection.keep_alive
     } else {
         true
     } && !read.connection.close;
     Ok(Some(Response {
         status,
+        version,
         reason: parsed.reason.unwrap_or_default(),
         head_len,
         body,
-        keep_alive: keep && body != ResponseBody::UntilClose,
+        // A backend that sends a body behind a 204 is not trusted with another request.
+        keep_alive: keep && body != ResponseBody::UntilClose && !(status == 204 && claims_body),
         upgrade: read
             .upgrade
-            .filter(|_| status == 101 && minor == 1 && read.connection.upgrade),
+            .filter(|_| matches!(status, 101 | 426) && version == Version::Http11 && read.connection.upgrade),
+        tunnel,
         dated: read.dated,
         fields,
         dropped: read.dropped,
@@ -137,7 +183,13 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
     for (at, field) in all.iter().enumerate() {
         match fields::kind(field.name) {
             Kind::Other => read.dated |= field.name.eq_ignore_ascii_case("date"),
-            Kind::Host | Kind::Expect | Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => {}
+            Kind::Host
+            | Kind::Expect
+            | Kind::XForwardedFor
+            | Kind::Forwarded
+            | Kind::MaxForwards
+            | Kind::Via
+            | Kind::Claim => {}
             Kind::ContentLength => {
                 let length = fields::content_length(field.value)?;
                 if read.length.replace(length).is_some() {
@@ -154,7 +206,12 @@ fn read_fields<'b>(all: &[httparse::Header<'b>]) -> Result<Read<'b>, Malformed> 
                 read.dropped.insert(at);
             }
             Kind::Upgrade => {
-                read.upgrade = Some(field.value);
+                // Two fields are one list; no backend of good sense sends that.
+                read.upgrade = if read.upgrade.is_none() {
+                    Some(field.value)
+                } else {
+                    Some(b"")
+                };
                 read.dropped.insert(at);
             }
             Kind::Te | Kind::HopByHop => read.dropped.insert(at),

@@ -1,139 +1,211 @@
-//! Header rules of a service, prepared once per plan, and the variables of their values.
+//! Header rules of a service, prepared once per plan.
 
-use std::{io::Write, net::SocketAddr, sync::Arc};
+use weir_core::plan::{HeaderAction, HeaderRule, Replacement, Template, TemplatePart, Variable};
 
-use weir_core::plan::{self, HeaderAction, HeaderRule, Service, Template, TemplatePart, Variable};
+use super::{
+    fields::{self, Kind},
+    template::{Place, Variables, replace},
+};
 
-use super::fields::{self, Kind};
-
-/// Header rules in the order-free form that a writer wants: what goes, then what comes.
+/// Header rules in the order-free form that a writer wants: what becomes of the fields that came, then what is added.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Rules {
-    /// Names whose fields in the message are taken out.
-    removed: Vec<String>,
+    /// By name, what becomes of fields that came.
+    changes: Vec<(String, Change)>,
     /// Fields added at the end.
-    added: Vec<(String, Template)>,
-    per_backend: bool,
-    needs_server: bool,
+    added: Vec<Added>,
+    /// What `Host` becomes.
+    host: Option<Template>,
+}
+
+/// What becomes of a field that came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Change {
+    Removed,
+    /// At least one.
+    Replaced(Vec<Replacement<Template>>),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Added {
+    name: String,
+    value: Template,
+    /// Replaced in the value afterwards.
+    replaced: Vec<Replacement<Template>>,
+}
+
+/// What is to be done with a field that came.
+pub(super) enum Fate<'r> {
+    Stays,
+    Goes,
+    Replaced(&'r [Replacement<Template>]),
 }
 
 impl Rules {
-    /// Prepares the rules, which count in order: a later `set` or `remove` undoes what came before it.
+    /// Prepares the rules, which count in order: a later `set` or `remove` undoes what came before it, a `replace` works
+    /// on what those before it have left.
     ///
     /// Fields that frame the message or belong to one connection are none of theirs; such a rule does nothing
     /// (`weir-config` refuses it).
     pub fn new(rules: &[HeaderRule]) -> Self {
         let mut prepared = Self::default();
         for HeaderRule { name, action } in rules {
-            let framing = match fields::kind(name) {
+            match fields::kind(name) {
                 Kind::ContentLength
                 | Kind::TransferEncoding
                 | Kind::Connection
                 | Kind::Te
                 | Kind::Upgrade
                 | Kind::Expect
-                | Kind::HopByHop => true,
-                Kind::Host => matches!(action, HeaderAction::Append(_) | HeaderAction::Remove),
-                Kind::Other | Kind::XForwardedFor | Kind::Forwarded | Kind::Claim => false,
-            };
-            if framing {
-                continue;
-            }
-            match action {
-                HeaderAction::Set(value) => {
-                    prepared.take_out(name);
-                    prepared.added.push((name.clone(), value.clone()));
+                | Kind::HopByHop => {}
+                Kind::Host => {
+                    if let HeaderAction::Set(value) = action {
+                        prepared.host = Some(value.clone());
+                    }
                 }
-                HeaderAction::Append(value) => prepared.added.push((name.clone(), value.clone())),
-                HeaderAction::Remove => prepared.take_out(name),
+                Kind::Other
+                | Kind::XForwardedFor
+                | Kind::Forwarded
+                | Kind::MaxForwards
+                | Kind::Via
+                | Kind::Claim => prepared.add(name, action),
             }
         }
-        prepared.per_backend = prepared.uses(&[Variable::BackendName, Variable::BackendAddress]);
-        prepared.needs_server = prepared.uses(&[Variable::ServerAddress, Variable::ServerPort]);
         prepared
     }
 
+    fn add(&mut self, name: &str, action: &HeaderAction) {
+        match action {
+            HeaderAction::Set(value) => {
+                self.take_out(name);
+                self.append(name, value.clone());
+            }
+            HeaderAction::Append(value) => self.append(name, value.clone()),
+            HeaderAction::Remove => self.take_out(name),
+            HeaderAction::Replace(replacement) => {
+                let same = |added: &&mut Added| added.name.eq_ignore_ascii_case(name);
+                for added in self.added.iter_mut().filter(same) {
+                    added.replaced.push(replacement.clone());
+                }
+                let known = self
+                    .changes
+                    .iter_mut()
+                    .find(|(n, _)| n.eq_ignore_ascii_case(name));
+                match known {
+                    Some((_, Change::Removed)) => {}
+                    Some((_, Change::Replaced(all))) => all.push(replacement.clone()),
+                    None => {
+                        let change = Change::Replaced(vec![replacement.clone()]);
+                        self.changes.push((name.to_owned(), change));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has the message's field of that name, if there is one, replaced by one with the request's id.
+    #[must_use]
+    pub fn with_request_id(mut self, name: Option<&String>) -> Self {
+        if let Some(name) = name {
+            let parts = vec![TemplatePart::Variable(Variable::RequestId)];
+            self.take_out(name);
+            self.append(name, Template { parts });
+        }
+        self
+    }
+
+    fn append(&mut self, name: &str, value: Template) {
+        self.added.push(Added {
+            name: name.to_owned(),
+            value,
+            replaced: Vec::new(),
+        });
+    }
+
     fn take_out(&mut self, name: &str) {
-        self.removed.push(name.to_owned());
-        self.added.retain(|(added, _)| !added.eq_ignore_ascii_case(name));
+        self.changes.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+        self.changes.push((name.to_owned(), Change::Removed));
+        self.added.retain(|added| !added.name.eq_ignore_ascii_case(name));
     }
 
-    fn uses(&self, variables: &[Variable]) -> bool {
-        let one_of = |part: &TemplatePart| match part {
-            TemplatePart::Literal(_) => false,
-            TemplatePart::Variable(variable) => variables.contains(variable),
+    /// Every value.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        let changed = self.changes.iter().flat_map(|(_, change)| match change {
+            Change::Removed => [].iter(),
+            Change::Replaced(all) => all.iter(),
+        });
+        let added = self.added.iter().flat_map(|added| &added.replaced);
+        let values = self.added.iter().map(|added| &added.value);
+        changed
+            .chain(added)
+            .map(|r| &r.with)
+            .chain(values)
+            .chain(&self.host)
+    }
+
+    /// What `Host` becomes, if rules say so.
+    pub(super) fn host(&self) -> Option<&Template> {
+        self.host.as_ref()
+    }
+
+    /// Whether there is nothing to be done with the fields that came.
+    #[inline]
+    pub(super) fn leave_all(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// What becomes of a field that came.
+    #[inline]
+    pub(super) fn fate(&self, name: &str) -> Fate<'_> {
+        match self.changes.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            None => Fate::Stays,
+            Some((_, Change::Removed)) => Fate::Goes,
+            Some((_, Change::Replaced(all))) => Fate::Replaced(all),
+        }
+    }
+
+    /// Writes a field that came, or one that weir itself answers with, as the rules will have it.
+    #[inline]
+    pub(super) fn field(&self, out: &mut Vec<u8>, vars: &Variables<'_>, name: &str, value: &[u8]) {
+        let fate = if self.leave_all() {
+            Fate::Stays
+        } else {
+            self.fate(name)
         };
-        self.added.iter().any(|(_, value)| value.parts.iter().any(one_of))
-    }
-
-    /// Whether a value speaks of the address that the client connected to.
-    pub fn needs_server(&self) -> bool {
-        self.needs_server
-    }
-
-    /// Whether what is written differs from backend to backend.
-    pub fn per_backend(&self) -> bool {
-        self.per_backend
-    }
-
-    /// Whether the message's fields of that name are taken out.
-    #[inline]
-    pub(super) fn removes(&self, name: &str) -> bool {
-        self.removed.iter().any(|n| n.eq_ignore_ascii_case(name))
-    }
-
-    /// Whether there is nothing to take out.
-    #[inline]
-    pub(super) fn removes_nothing(&self) -> bool {
-        self.removed.is_empty()
+        if let Fate::Goes = fate {
+            return;
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        let start = out.len();
+        out.extend_from_slice(value);
+        if let Fate::Replaced(all) = fate {
+            replace_all(out, start, all, vars);
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Writes the added fields.
     #[inline]
     pub(super) fn write(&self, out: &mut Vec<u8>, vars: &Variables<'_>) {
-        for (name, value) in &self.added {
+        for Added {
+            name,
+            value,
+            replaced,
+        } in &self.added
+        {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
-            for part in &value.parts {
-                match part {
-                    TemplatePart::Literal(text) => out.extend_from_slice(text.as_bytes()),
-                    TemplatePart::Variable(variable) => vars.write(out, *variable),
-                }
-            }
+            let start = out.len();
+            vars.template(out, value, Place::Field);
+            replace_all(out, start, replaced, vars);
             out.extend_from_slice(b"\r\n");
         }
     }
 }
 
-/// What the variables of header values stand for.
-pub struct Variables<'a> {
-    /// The box's name.
-    pub node: &'a Arc<str>,
-    /// The service.
-    pub service: &'a Service,
-    /// The client.
-    pub client: SocketAddr,
-    /// Where the client connected to. None if the system would not say.
-    pub server: Option<SocketAddr>,
-    /// The backend; None in a response of weir's own.
-    pub backend: Option<&'a plan::Backend>,
-}
-
-impl Variables<'_> {
-    fn write(&self, out: &mut Vec<u8>, variable: Variable) {
-        // Writing to a Vec can't fail.
-        let _ = match variable {
-            Variable::NodeName => out.write_all(self.node.as_bytes()),
-            Variable::ServiceName => out.write_all(self.service.name.as_str().as_bytes()),
-            Variable::PoolName => out.write_all(self.service.pool.as_str().as_bytes()),
-            Variable::ClientAddress => write!(out, "{}", self.client.ip().to_canonical()),
-            Variable::ClientPort => write!(out, "{}", self.client.port()),
-            Variable::ServerAddress => self
-                .server
-                .map_or(Ok(()), |a| write!(out, "{}", a.ip().to_canonical())),
-            Variable::ServerPort => self.server.map_or(Ok(()), |a| write!(out, "{}", a.port())),
-            Variable::BackendName => self.backend.map_or(Ok(()), |b| out.write_all(b.name.as_bytes())),
-            Variable::BackendAddress => self.backend.map_or(Ok(()), |b| write!(out, "{}", b.key.address)),
-        };
+fn replace_all(out: &mut Vec<u8>, start: usize, all: &[Replacement<Template>], vars: &Variables<'_>) {
+    for Replacement { find, with } in all {
+        replace(out, start, find, |out| vars.template(out, with, Place::Field));
     }
 }

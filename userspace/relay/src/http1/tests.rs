@@ -6,17 +6,20 @@ use std::{net::SocketAddr, sync::Arc};
 use proptest::prelude::*;
 use weir_core::{
     ids::{PoolName, ServiceName},
-    plan::{Forwarded, Mode, Service, Tcp, Timeouts},
+    plan::{Forwarded, Mode, Rewrite, Service, Tcp, Timeouts},
 };
+
+mod rewriting;
 
 use super::{
     body::{CHUNK_END, Decoder, LAST_CHUNK, SizeLine, write_chunk},
-    forwarded::Client,
+    forwarded::{Client, Trust},
     head::{HeadLimits, HeadScan, MAX_FIELDS, Malformed, Positions, field_store},
     request::{self, RequestBody},
-    response::{self, ResponseBody},
-    rules::{Rules, Variables},
-    write::{self, ClientConnection, RequestChanges, ResponseShape},
+    response::{self, Asked, ResponseBody},
+    rules::Rules,
+    template::Variables,
+    write::{self, ClientConnection, RequestChanges, ResponseChanges, ResponseShape},
 };
 
 const LIMITS: HeadLimits = HeadLimits {
@@ -27,6 +30,7 @@ const LIMITS: HeadLimits = HeadLimits {
 fn service() -> Service {
     let second = std::time::Duration::from_secs(1);
     let timeouts = Timeouts {
+        handshake: second,
         connect: second,
         request_head: second,
         client: second,
@@ -36,12 +40,16 @@ fn service() -> Service {
         tunnel: second,
     };
     Service {
+        per_source: weir_core::plan::PerSource::default(),
+        proxy: None,
+        tls: None,
         name: ServiceName::new("www"),
         listen: Vec::new(),
-        pool: PoolName::new("pool"),
+        pool: Some(PoolName::new("pool")),
         mode: Mode::Tcp(Tcp {
             timeouts,
             connections: 1,
+            passthrough: None,
         }),
     }
 }
@@ -52,51 +60,76 @@ fn client() -> SocketAddr {
 
 /// Parses a request and writes it as a backend would get it; with what follows it.
 fn rewrite(bytes: &[u8]) -> Result<Option<(Vec<u8>, RequestBody)>, Malformed> {
+    rewrite_by(bytes, &Rewrite::default(), &Rules::default())
+}
+
+fn rewrite_by(
+    bytes: &[u8],
+    rewrite: &Rewrite,
+    rules: &Rules,
+) -> Result<Option<(Vec<u8>, RequestBody)>, Malformed> {
     let mut store = field_store();
     let Some(parsed) = request::parse(bytes, &mut store, LIMITS)? else {
         return Ok(None);
     };
     let (node, service) = (Arc::from("edge"), service());
     let client = client();
+    let trust = Trust::new(Forwarded::Off, &[], client.ip());
     let vars = Variables {
-        node: &node,
-        service: &service,
-        client,
-        server: None,
-        backend: None,
+        request: Some((&parsed, trust)),
+        id: b"some-id",
+        ..variables(&node, &service)
     };
     let changes = RequestChanges {
-        rules: &Rules::default(),
+        websocket: &weir_core::plan::WebSocket::default(),
+        rules,
+        rewrite,
         vars: &vars,
-        forwarded: Forwarded::Off,
-        trusted: false,
+        trust,
+        fields: &[],
+        via: None,
         client: &Client::new(client.ip()),
     };
     let mut out = Vec::new();
-    write::request(&mut out, &parsed, &changes);
+    write::request(&mut out, &parsed, &changes)?;
     Ok(Some((out, parsed.body)))
+}
+
+fn variables<'a>(node: &'a Arc<str>, service: &'a Service) -> Variables<'a> {
+    Variables {
+        node,
+        service,
+        pool: "pool",
+        client: client(),
+        tls: None,
+        told_secure: false,
+        server: None,
+        backend: None,
+        id: b"",
+        request: None,
+        rest: "",
+        response: None,
+    }
 }
 
 fn rewrite_response(bytes: &[u8]) -> Result<Option<(Vec<u8>, ResponseBody)>, Malformed> {
     let mut store = field_store();
-    let Some(parsed) = response::parse(bytes, &mut store, LIMITS, false)? else {
+    let Some(parsed) = response::parse(bytes, &mut store, LIMITS, Asked::Other)? else {
         return Ok(None);
     };
     let (node, service) = (Arc::from("edge"), service());
-    let vars = Variables {
-        node: &node,
-        service: &service,
-        client: client(),
-        server: None,
-        backend: None,
-    };
     let chunked = parsed.body == ResponseBody::Chunked;
     let connection = ClientConnection::Stays;
     let shape = ResponseShape { chunked, connection };
+    let changes = ResponseChanges {
+        rules: &Rules::default(),
+        vars: &variables(&node, &service),
+        via: None,
+    };
     let mut out = Vec::new();
-    write::response(&mut out, &parsed, shape, &Rules::default(), &vars, || {
+    write::response(&mut out, &parsed, shape, &changes, || {
         std::time::SystemTime::UNIX_EPOCH
-    });
+    })?;
     Ok(Some((out, parsed.body)))
 }
 
@@ -390,6 +423,74 @@ fn extensions_are_bounded() {
     );
 }
 
+/// The grammar of extensions, and nothing beside it.
+#[test]
+fn extensions_are_judged() {
+    let check = |extension: &str| {
+        let bytes = format!("1{extension}\r\nx\r\n0\r\n\r\n");
+        let mut decoder = Decoder::chunked();
+        decode(&mut decoder, bytes.as_bytes(), &[]).is_ok() && decoder.is_done()
+    };
+    for good in [
+        "",
+        ";a",
+        " ;a",
+        "\t; a",
+        ";a=b",
+        "; a = b ;c",
+        ";a=\"\"",
+        ";a=\"x;\\\"\" ; b",
+        ";a;b;c=d",
+    ] {
+        assert!(check(good), "{good:?}");
+    }
+    for bad in [
+        " ",
+        ";",
+        ";;a",
+        ";a;",
+        ";=b",
+        ";a=",
+        ";a b",
+        ";a=b c",
+        ";a=\"b\"c",
+        ";a=\"b",
+        "; ",
+        ";a ",
+        ";a=b ",
+        ";a\x01",
+        ";a=\"\x7f\"",
+        "a",
+        "=b",
+        ";a==b",
+    ] {
+        assert!(!check(bad), "{bad:?}");
+    }
+}
+
+#[test]
+fn versions_above_1_1_are_taken_for_it() {
+    for (line, lowered) in [
+        ("GET / HTTP/1.2\r\n", "GET / HTTP/1.1\r\n"),
+        ("GET / HTTP/1.9", "GET / HTTP/1.1"),
+        ("HTTP/1.7 200 OK\r\n", "HTTP/1.1 200 OK\r\n"),
+        ("GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n"),
+        ("GET / HTTP/2.2\r\n", "GET / HTTP/2.2\r\n"),
+        ("GET / HTTP/1.22\r\n", "GET / HTTP/1.22\r\n"),
+        ("GET /HTTP/1.2\r\n", "GET /HTTP/1.2\r\n"),
+        ("HTTP/1.7\r\n", "HTTP/1.7\r\n"),
+        ("", ""),
+    ] {
+        let mut bytes = line.as_bytes().to_vec();
+        assert_eq!(
+            super::head::lower_version(&mut bytes),
+            line != lowered,
+            "{line:?}"
+        );
+        assert_eq!(bytes, lowered.as_bytes());
+    }
+}
+
 #[test]
 fn which_protocols_were_asked_for() {
     let check = |switched: &str, asked: &str| response::is_asked_for(switched.as_bytes(), asked.as_bytes());
@@ -404,7 +505,9 @@ fn requests_are_refused_for_the_right_reason() {
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
         ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Method)),
         ("\x16\x03\x01\r\n\r\n", Some(M::Method)),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Connect)),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::HostMismatch)),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", None),
+        ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Target)),
         ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Target)),
         ("GET /\x07 HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::Target)),
         ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Some(M::RequestLine)),
@@ -445,10 +548,24 @@ fn requests_are_refused_for_the_right_reason() {
             "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
             Some(M::TraceBody),
         ),
+        (
+            "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\n",
+            Some(M::ConnectBody),
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: x\r\n\r\n",
+            Some(M::MaxForwards),
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nHost: a\r\nMax-Forwards: 1\r\nMax-Forwards: 1\r\n\r\n",
+            Some(M::MaxForwards),
+        ),
+        ("GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: x\r\n\r\n", None),
     ] {
         assert_eq!(rewrite(head.as_bytes()).err(), expected, "{head:?}");
     }
     let long = "x".repeat(64 << 10);
+    assert_eq!(rewrite(long.as_bytes()), Err(M::MethodTooLong));
     assert_eq!(rewrite(format!("GET /{long}").as_bytes()), Err(M::TargetTooLong));
     assert_eq!(
         rewrite(format!("GET / HTTP/1.1\r\nX: {long}").as_bytes()),
@@ -490,7 +607,20 @@ fn responses_are_refused_for_the_right_reason() {
         ),
         (
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: br\r\n\r\n",
+            Some(M::TransferCoding),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: br, chunked\r\n\r\n",
             Some(M::UnknownCoding),
+        ),
+        ("HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n", None),
+        (
+            "HTTP/1.1 100 Continue\r\nContent-Length: 1\r\n\r\n",
+            Some(M::InterimBody),
+        ),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n",
+            Some(M::InterimBody),
         ),
     ] {
         assert_eq!(rewrite_response(head.as_bytes()).err(), expected, "{head:?}");

@@ -1,36 +1,39 @@
-//! How requests and connections end: keeping the connection, responses of weir's own, lingering, the access record.
+//! How requests and connections end: keeping the connection, responses of weir's own, lingering. What is counted and
+//! written of them is `record`.
 
 use std::{
     future::poll_fn,
-    rc::Rc,
     task::Poll,
     time::{Instant, SystemTime},
 };
 
-use super::{Exchange, Interrupt, LINGER, LINGER_BYTES, Next, Session, head::Bad, timeouts};
+use super::{
+    Exchange, LINGER, LINGER_BYTES, Next, Session, begin::Bad, client::Client, h1::H1,
+    record::record_refused, rewrite, timeouts,
+};
 use crate::{
-    access::Record,
-    fault::{self, Fault, Verdict},
+    fault::Fault,
     http1::{
-        rules::Variables,
-        write::{self, ClientConnection, Own},
+        answer::Answer, response::Asked, template::Variables, version::Version, write::ClientConnection,
     },
-    reason::Reason,
     scratch::Pending,
     stream::{Socket, Stream},
+    timers::Deadline,
     worker::{LocalRoute, Worker},
 };
 
-impl Session {
+impl<C: Client> Session<C> {
     /// After a response that was relayed whole.
     pub(super) fn end_exchange(&mut self, x: &mut Exchange) -> Next {
-        let now = Instant::now();
-        x.ended = Some(now);
+        let now = self.worker.clock.now();
+        x.phases.end(now);
         if let Some(upstream) = x.upstream.take() {
-            if x.may_keep_upstream() {
-                upstream.release(now);
-            } else {
+            if !x.may_keep_upstream() {
                 upstream.close();
+            } else if x.route.pool.is_private() {
+                self.keep(x, upstream, now);
+            } else {
+                x.route.pool.release(upstream, now);
             }
         }
         if x.keep_alive {
@@ -44,40 +47,61 @@ impl Session {
         Next::Close { linger: true }
     }
 
+    /// What weir itself answers, instead of a backend.
+    pub(super) async fn answer(&mut self, x: &mut Exchange, answer: Answer) -> Next {
+        let keeps = x.keep_alive && x.is_read() && !self.is_ending();
+        let connection = C::told(keeps, x.version);
+        let mut own = Vec::new();
+        let vars = self.variables(&x.route, None, false);
+        answer.write(
+            &mut own,
+            connection,
+            SystemTime::now(),
+            &x.route.prepared.response_rules,
+            &vars,
+        );
+        self.send_answer(x, 200, own, keeps).await
+    }
+
     /// After a fault: a response of weir's own if none has begun, else the connection breaks off, so that what the
     /// client has can't pass for the whole.
     pub(super) async fn fail(&mut self, x: &mut Exchange, fault: Fault) -> Next {
         let verdict = fault.verdict();
         x.fault = Some(fault);
+        self.worker.clock.turn();
         if let Some(upstream) = x.upstream.take() {
             if let Some(cause) = verdict.cause {
                 upstream.peer.cell.error(cause);
             }
             upstream.close();
         }
-        if x.is_answered() {
-            if x.down.close_delimited {
-                self.client.reset_on_drop();
-            }
-            x.ended = Some(Instant::now());
-            return Next::Close { linger: false };
-        }
-        let Some(status) = verdict.status else {
-            x.ended = Some(Instant::now());
+        let Some(status) = verdict.status.filter(|_| !x.is_answered() && C::answers(fault)) else {
+            self.client
+                .break_off(fault, x.is_answered() && x.down.close_delimited);
+            x.phases.end(self.worker.clock.now());
             return Next::Close { linger: false };
         };
         let keeps = verdict.keep && x.keep_alive && x.is_read() && !self.is_ending();
-        let connection = match (keeps, x.minor) {
-            (false, _) => ClientConnection::Ends,
-            (true, 0) => ClientConnection::StaysAloud,
-            (true, _) => ClientConnection::Stays,
-        };
-        let own = self.own_response(&x.route, status, x.to_head, connection);
+        let connection = C::told(keeps, x.version);
+        let to_head = x.method == Asked::Head;
+        let own = self.own_response(&x.route, Some(x), &x.id, status, to_head, connection);
+        self.send_answer(x, status, own, keeps).await
+    }
+
+    /// Sends a response of weir's own to a request that was read.
+    pub(super) async fn send_answer(
+        &mut self,
+        x: &mut Exchange,
+        status: u16,
+        own: Vec<u8>,
+        keeps: bool,
+    ) -> Next {
         let before = x.take_client_pending();
         let sent = self.send_own(&x.route, before, own).await;
         x.bytes_out += sent.bytes;
-        let now = Instant::now();
-        x.ended = Some(now);
+        self.worker.clock.turn();
+        let now = self.worker.clock.now();
+        x.phases.end(now);
         if !sent.whole {
             return Next::Close { linger: false };
         }
@@ -89,12 +113,10 @@ impl Session {
         Next::Close { linger: true }
     }
 
-    /// A request that could not be served: says so, and ends the connection.
-    pub(super) async fn reject(&mut self, bad: &Bad) {
+    /// Says of a request that it could not be served. True: the client was told all of it.
+    pub(super) async fn refuse(&mut self, bad: &Bad) -> bool {
         let route = &bad.route;
-        let (fault, began) = (bad.fault, bad.began);
-        let verdict = fault.verdict();
-        let started = began.unwrap_or_else(Instant::now);
+        let verdict = bad.fault.verdict();
         if !bad.counted {
             route.cell.requests.add(1);
         }
@@ -102,74 +124,50 @@ impl Session {
             bytes: 0,
             whole: false,
         };
-        if let Some(status) = verdict.status {
-            let own = self.own_response(route, status, bad.to_head, ClientConnection::Ends);
+        if let Some(status) = verdict.status.filter(|_| C::answers(bad.fault)) {
+            let own = self.own_response(
+                route,
+                None,
+                &bad.id,
+                status,
+                bad.to_head,
+                C::told(false, Version::Http11),
+            );
             self.deadline.set(Instant::now(), timeouts(route).client);
             sent = self.send_own(route, None, own).await;
         }
+        if !sent.whole {
+            self.client.break_off(bad.fault, false);
+        }
+        self.worker.clock.turn();
         let status = verdict.status.filter(|_| sent.whole);
-        let took = started.elapsed();
-        count(route, verdict, status, took);
-        if let Some(log) = self.worker.log.borrow_mut().as_mut() {
-            log.push(&Record {
-                time: SystemTime::now(),
-                service: route.route.service.name.as_str(),
-                pool: route.pool.name().as_str(),
-                backend: None,
-                client: self.address,
-                method: bad.line.as_ref().map(|(method, _)| method.as_slice()),
-                target: bad.line.as_ref().map(|(_, target)| target.as_slice()),
-                status,
-                bytes_in: bad.bytes,
-                bytes_out: sent.bytes,
-                head: began.map(|_| took),
-                connect: None,
-                first_byte: None,
-                total: Some(took),
-                end: verdict.reason,
-                detail: fault.detail(),
-                retries: 0,
-                keep_alive: false,
-                reused: false,
-            });
-        }
-        if sent.whole {
-            self.linger().await;
-        }
-    }
-
-    fn own_response(
-        &self,
-        route: &LocalRoute,
-        status: u16,
-        to_head: bool,
-        connection: ClientConnection,
-    ) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
-        let vars = self.variables(route, None, false);
-        let phrase = fault::phrase(status);
-        let own = Own {
-            status,
-            phrase,
-            to_head,
-            connection,
-            now: SystemTime::now(),
-        };
-        write::own(&mut out, &own, &route.response_rules, &vars);
-        out
+        self.record_bad(bad, status, sent.bytes);
+        sent.whole
     }
 
     async fn send_own(&mut self, route: &LocalRoute, before: Option<Pending>, own: Vec<u8>) -> OwnSent {
-        self.deadline.set(Instant::now(), timeouts(route).client);
+        let patience = timeouts(route).client;
+        self.deadline.set(Instant::now(), patience);
         let mut bytes = 0;
         let mut whole = true;
-        for mut pending in before.into_iter().chain([Pending::from_vec(own, 0)]) {
-            let done = poll_fn(|cx| match pending.poll(cx, &mut self.client, &mut bytes) {
-                Poll::Ready(done) => Poll::Ready(done.is_ok()),
-                Poll::Pending => match self.deadline.passed(cx) || self.worker.cutting.get() {
-                    true => Poll::Ready(false),
-                    false => Poll::Pending,
-                },
+        let mut own = Some(own);
+        let mut next = before;
+        while let Some(mut pending) = next.take().or_else(|| self.begin_own(own.take()?, &mut whole)) {
+            let done = poll_fn(|cx| {
+                let before = bytes;
+                match pending.poll(cx, &mut self.client, &mut bytes) {
+                    Poll::Ready(done) => Poll::Ready(done.is_ok()),
+                    Poll::Pending => {
+                        if bytes > before {
+                            // A client that reads a large body slowly is not silent.
+                            self.deadline.set(Instant::now(), patience);
+                        }
+                        match self.deadline.passed(cx) || self.worker.cutting.get() {
+                            true => Poll::Ready(false),
+                            false => Poll::Pending,
+                        }
+                    }
+                }
             });
             whole = done.await;
             if !whole {
@@ -180,73 +178,11 @@ impl Session {
         OwnSent { bytes, whole }
     }
 
-    /// Ends this side, and listens for the other's end for a while: closing with bytes unread would be a reset, which
-    /// can destroy what the client has not read yet (RFC 9112 section 9.6).
-    pub(super) async fn linger(&mut self) {
-        if self.client.finish().is_err() {
-            return;
-        }
-        self.deadline.set(Instant::now(), LINGER);
-        let worker = Rc::clone(&self.worker);
-        let mut left = LINGER_BYTES;
-        poll_fn(|cx| {
-            loop {
-                let scratch = &mut *worker.scratch.borrow_mut();
-                match self.client.poll_recv(cx, &mut scratch.buf) {
-                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(n)) => match left.checked_sub(n) {
-                        Some(rest) => left = rest,
-                        None => return Poll::Ready(()),
-                    },
-                    Poll::Pending => match self.interrupted(cx) {
-                        None => return Poll::Pending,
-                        Some(Interrupt::Late | Interrupt::Cut) => return Poll::Ready(()),
-                    },
-                }
-            }
-        })
-        .await;
-    }
-
-    /// Counts what became of a request, and writes its access record.
-    pub(super) fn record(&self, x: &Exchange, keep_alive: bool) {
-        let ended = x.ended.unwrap_or_else(Instant::now);
-        let total = ended.saturating_duration_since(x.started);
-        let reason = match x.fault {
-            None => Reason::Ok,
-            Some(fault) => fault.verdict().reason,
-        };
-        x.route.cell.end(reason);
-        x.route.cell.total.observe(total);
-        if let Some(status) = x.down.status {
-            x.route.cell.response(status);
-        }
-        if let Some(log) = self.worker.log.borrow_mut().as_mut() {
-            let line = x.line.as_ref();
-            log.push(&Record {
-                time: SystemTime::now()
-                    .checked_sub(total)
-                    .unwrap_or(SystemTime::UNIX_EPOCH),
-                service: x.route.route.service.name.as_str(),
-                pool: x.route.pool.name().as_str(),
-                backend: x.backend.and_then(|index| x.route.pool.backend(index)),
-                client: self.address,
-                method: line.map(|(method, _)| method.as_slice()),
-                target: line.map(|(_, target)| target.as_slice()),
-                status: x.down.status,
-                bytes_in: x.bytes_in,
-                bytes_out: x.bytes_out,
-                head: x.head_took,
-                connect: x.connect_took,
-                first_byte: x.first_byte,
-                total: Some(total),
-                end: reason,
-                detail: x.fault.and_then(Fault::detail),
-                retries: x.retries,
-                keep_alive,
-                reused: x.reused,
-            });
-        }
+    /// What is to be sent of a response of weir's own. None: the client can't be told.
+    fn begin_own(&mut self, own: Vec<u8>, whole: &mut bool) -> Option<Pending> {
+        let begun = self.client.begin_own(own);
+        *whole = begun.is_ok();
+        begun.ok()
     }
 
     /// Gives an exchange's buffers back to the worker.
@@ -255,65 +191,81 @@ impl Session {
     }
 }
 
+impl Session<H1> {
+    /// A request that could not be served: says so, and ends the connection.
+    pub(super) async fn reject(&mut self, bad: &Bad) {
+        if self.refuse(bad).await {
+            self.linger().await;
+        }
+    }
+
+    pub(super) async fn linger(&mut self) {
+        linger(&self.worker, &self.deadline, &mut self.client.socket).await;
+    }
+}
+
+/// Ends this side, and listens for the other's end for a while: closing with bytes unread would be a reset, which can
+/// destroy what the client has not read yet (RFC 9112 section 9.6).
+pub(crate) async fn linger(worker: &Worker, deadline: &Deadline, socket: &mut Socket) {
+    if socket.finish().is_err() {
+        return;
+    }
+    deadline.set(Instant::now(), LINGER);
+    let mut left = LINGER_BYTES;
+    poll_fn(|cx| {
+        loop {
+            let scratch = &mut *worker.scratch.borrow_mut();
+            match socket.poll_recv(cx, &mut scratch.buf) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(n)) => match left.checked_sub(n) {
+                    Some(rest) => left = rest,
+                    None => return Poll::Ready(()),
+                },
+                Poll::Pending => {
+                    // The deadline first: it notes whom to wake.
+                    let over = deadline.passed(cx) || worker.cutting.get();
+                    return if over { Poll::Ready(()) } else { Poll::Pending };
+                }
+            }
+        }
+    })
+    .await;
+}
+
 struct OwnSent {
     bytes: u64,
     whole: bool,
 }
 
-fn count(route: &LocalRoute, verdict: Verdict, status: Option<u16>, took: std::time::Duration) {
-    route.cell.end(verdict.reason);
-    route.cell.total.observe(took);
-    if let Some(status) = status {
-        route.cell.response(status);
-    }
-}
-
-/// A connection over the service's limit: told so as far as that goes without waiting, and closed.
-pub(crate) fn refuse(worker: &Worker, route: &LocalRoute, mut client: Socket, address: std::net::SocketAddr) {
-    let verdict = Fault::Limit.verdict();
-    let mut own = Vec::with_capacity(256);
+/// A connection over a limit: told so as far as that goes without waiting, and closed.
+pub(crate) fn refuse(
+    worker: &Worker,
+    route: &LocalRoute,
+    mut client: Socket,
+    address: std::net::SocketAddr,
+    fault: Fault,
+) {
+    let verdict = fault.verdict();
+    let id = worker.fresh_id(route);
     let vars = Variables {
         node: &route.route.node,
         service: &route.route.service,
+        pool: route.pool_name(),
         client: address,
         server: None,
+        tls: None,
+        told_secure: false,
         backend: None,
+        id: id.as_bytes(),
+        request: None,
+        rest: "",
+        response: None,
     };
     let status = verdict.status.unwrap_or(503);
-    let (phrase, rules) = (fault::phrase(status), &route.response_rules);
-    let connection = ClientConnection::Ends;
-    let response = Own {
-        status,
-        phrase,
-        to_head: false,
-        connection,
-        now: SystemTime::now(),
-    };
-    write::own(&mut own, &response, rules, &vars);
+    let rules = &route.prepared.response_rules;
+    let own = rewrite::fault_response(status, false, ClientConnection::Ends, rules, &vars);
     // What the client has sent already must be read, or closing would be a reset that destroys the response.
     let sent = client.send_and_drain(&own, &mut worker.scratch.borrow_mut().buf);
-    count(route, verdict, sent.then_some(status), std::time::Duration::ZERO);
-    if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.push(&Record {
-            time: SystemTime::now(),
-            service: route.route.service.name.as_str(),
-            pool: route.pool.name().as_str(),
-            backend: None,
-            client: address,
-            method: None,
-            target: None,
-            status: sent.then_some(status),
-            bytes_in: 0,
-            bytes_out: if sent { own.len() as u64 } else { 0 },
-            head: None,
-            connect: None,
-            first_byte: None,
-            total: None,
-            end: verdict.reason,
-            detail: None,
-            retries: 0,
-            keep_alive: false,
-            reused: false,
-        });
-    }
+    let bytes = if sent { own.len() as u64 } else { 0 };
+    record_refused(worker, route, address, fault, &id, sent.then_some(status), bytes);
 }

@@ -3,11 +3,11 @@
 use std::{
     rc::Rc,
     task::{Context, Poll},
-    time::SystemTime,
 };
 
 use super::{
     Session,
+    client::{Client, Part},
     exchange::{Exchange, Stage, Step},
     http, send,
 };
@@ -15,15 +15,18 @@ use crate::{
     fault::Fault,
     http1::{
         body::Decoder,
-        head::{HeadLimits, MAX_FIELDS, Malformed, field_store},
+        head::{self, HeadLimits, MAX_FIELDS, Malformed, field_store},
         response::{self, Response, ResponseBody},
+        version::Version,
         write::{self, ClientConnection, ResponseShape},
     },
-    scratch::{HEAD_MAX, HEADROOM, Pending, READ_START, Scratch},
+    scratch::{HEAD_MAX, HEADROOM, READ_START, Scratch},
     stream::Stream,
+    tls,
+    upstream::{Link, Upstream},
 };
 
-impl Session {
+impl<C: Client> Session<C> {
     /// The response side: what is left over, then more of head or body.
     pub(super) fn step_down(
         &mut self,
@@ -70,7 +73,13 @@ impl Session {
             bytes: (http.limits.head as usize).min(HEAD_MAX),
             fields: usize::from(http.limits.headers).min(MAX_FIELDS),
         };
-        let Some(have) = receive_head(cx, scratch, x)? else {
+        let frames = x.upstream.as_ref().is_some_and(Upstream::is_http2);
+        let have = if frames {
+            Self::receive_head_frames(cx, scratch, x)?
+        } else {
+            receive_head(cx, scratch, x)?
+        };
+        let Some(have) = have else {
             return Ok(Step::Waits);
         };
         let Some(bytes) = scratch.buf.get(HEADROOM..HEADROOM + have) else {
@@ -78,48 +87,68 @@ impl Session {
         };
         let mut store = field_store();
         let parsed = if x.down.is_worth_a_look(bytes, limits.bytes)? {
-            response::parse(bytes, &mut store, limits, x.to_head).map_err(Fault::Response)?
+            match response::parse(bytes, &mut store, limits, x.method) {
+                Ok(parsed) => parsed,
+                Err(malformed) => {
+                    if malformed == Malformed::Version && lower_version(scratch, have) {
+                        x.down
+                            .again(scratch.buf.get(HEADROOM..HEADROOM + have).unwrap_or_default());
+                        return Ok(Step::On);
+                    }
+                    return Err(Fault::Response(malformed));
+                }
+            }
         } else {
             None
         };
-        let Some(parsed) = parsed else {
+        let Some(mut parsed) = parsed else {
             x.down.keep_part(bytes)?;
+            scratch
+                .account(&mut x.down.share, x.down.part.len())
+                .map_err(|_| Fault::Memory)?;
             return Ok(Step::On);
         };
+        if frames {
+            parsed.version = Version::Http2;
+        }
         let rest = bytes.get(parsed.head_len..).unwrap_or_default();
         if parsed.status < 200 && parsed.status != 101 {
             scratch.head.clear();
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
-            if x.minor > 0 {
+            if x.version.has_interim() {
                 write::interim(&mut scratch.head, &parsed);
             }
             x.expect = false;
             x.down.after_interim(rest)?;
             return self.send_interim(cx, scratch, x);
         }
+        if self.wants_another(x, parsed.status) {
+            return Err(Fault::Status(parsed.status));
+        }
         let connection = self.begin_response(x, &parsed)?;
-        let vars = self.variables(&route, x.backend, false);
         let chunked = x.down.chunked;
         let shape = ResponseShape { chunked, connection };
         scratch.head.clear();
-        write::response(
-            &mut scratch.head,
-            &parsed,
-            shape,
-            &route.response_rules,
-            &vars,
-            SystemTime::now,
-        );
-        if parsed.status == 101 {
+        if let Err(malformed) = self.write_response(&mut scratch.head, x, &parsed, shape, http) {
+            x.down.status = None;
+            return Err(Fault::Response(malformed));
+        }
+        if parsed.status == 101 || parsed.tunnel {
             x.down.stage = Stage::Upgraded;
             x.down.keep_upstream = false;
             // What follows the head belongs to the other protocol already.
-            let mut all = std::mem::take(&mut scratch.head);
-            all.extend_from_slice(rest);
-            x.down.pending = Some(Pending::from_vec(all, 0));
+            let head = std::mem::take(&mut scratch.head);
+            let switched = self.client.switch(parsed.status, head, rest);
+            let (status, pending) = switched.map_err(|_| Fault::ClientClosed)?;
+            x.down.status = Some(status);
+            x.down.pending = Some(pending);
             return Ok(Step::On);
         }
         x.down.stage = Stage::Body;
+        if frames {
+            x.down.decoder = Decoder::FRAMES;
+            return self.read_frames(cx, scratch, x, true);
+        }
         let start = HEADROOM + parsed.head_len;
         self.send_body(cx, scratch, x, start, HEADROOM + have, true)
     }
@@ -135,29 +164,45 @@ impl Session {
         {
             return Err(Fault::Response(Malformed::Switch));
         }
-        let first_byte = x.started.elapsed();
-        x.first_byte = Some(first_byte);
+        if let Some(handshake) = x.handshake.as_ref().filter(|_| upgraded) {
+            handshake.is_answered_by(parsed).map_err(Fault::Response)?;
+        }
+        if upgraded && !self.client.proves_switch(parsed.value("sec-websocket-accept")) {
+            return Err(Fault::Response(Malformed::WebSocket));
+        }
+        if !upgraded && (200..300).contains(&parsed.status) && self.client.asked_switch() {
+            return Err(Fault::Response(Malformed::WebSocket));
+        }
+        let (first_byte, response) = x.phases.answered(self.worker.clock.now());
         x.route.cell.first_byte.observe(first_byte);
+        if let Some(response) = response {
+            x.route.pool.cell.response.observe(response);
+        }
         x.down.part = Vec::new();
+        x.down.share = None;
         x.down.status = Some(parsed.status);
-        x.down.chunked = write::goes_chunked(parsed.body, x.minor);
+        x.down.chunked = write::goes_chunked(parsed.body, x.version);
+        // What HTTP/2 sends is framed whatever it is.
+        let frames = x.down.chunked || x.version == Version::Http2;
         let (decoder, framed) = match parsed.body {
             ResponseBody::None => (Decoder::NONE, true),
             ResponseBody::Length(length) => (Decoder::Length(length), true),
-            ResponseBody::Chunked => (Decoder::chunked(), x.down.chunked),
-            ResponseBody::UntilClose => (Decoder::UntilClose, x.down.chunked),
+            ResponseBody::Chunked => (Decoder::chunked(), frames),
+            ResponseBody::UntilClose => (Decoder::UntilClose, frames),
         };
         x.down.decoder = decoder;
         x.down.close_delimited = !framed;
+        x.down.has_body = parsed.body != ResponseBody::None;
         x.down.keep_upstream = parsed.keep_alive;
         // A request that is still coming can't be told from the next one once its response is over.
         let ends = !framed || !x.keep_alive || !x.is_read() || self.is_ending();
         x.keep_alive = !ends;
-        Ok(match (upgraded, ends, x.minor) {
-            (true, _, _) => ClientConnection::Upgrades,
-            (false, true, _) => ClientConnection::Ends,
-            (false, false, 0) => ClientConnection::StaysAloud,
-            (false, false, _) => ClientConnection::Stays,
+        Ok(if upgraded {
+            ClientConnection::Upgrades
+        } else if parsed.tunnel {
+            ClientConnection::Tunnel
+        } else {
+            C::told(!ends, x.version)
         })
     }
 
@@ -170,16 +215,11 @@ impl Session {
         if scratch.head.is_empty() {
             return Ok(Step::On);
         }
-        let sent = match self.client.poll_send(cx, &scratch.head) {
-            Poll::Ready(Ok(n)) => n,
-            Poll::Ready(Err(_)) => return Err(Fault::ClientClosed),
-            Poll::Pending => 0,
-        };
-        x.bytes_out += sent as u64;
-        x.route.cell.bytes_out.add(sent as u64);
-        if sent < scratch.head.len() {
-            x.down.pending = Some(Pending::from_vec(scratch.head.clone(), sent));
-        }
+        let sent = self.client.send_interim(cx, scratch);
+        let sent = sent.map_err(|_| Fault::ClientClosed)?;
+        x.bytes_out += sent.bytes;
+        x.route.cell.bytes_out.add(sent.bytes);
+        x.down.pending = sent.pending;
         Ok(Step::On)
     }
 
@@ -193,9 +233,13 @@ impl Session {
         let Some(upstream) = &mut x.upstream else {
             return Ok(Step::Rests);
         };
-        let want = x.down.decoder.at_most(x.down.size.get());
+        let stream = match &mut upstream.link {
+            Link::Http1(connection) => &mut connection.stream,
+            Link::Http2(_) => return self.read_frames(cx, scratch, x, false),
+        };
+        let want = x.down.decoder.at_most(scratch.read_size(x.down.size));
         let room = scratch.buf.get_mut(HEADROOM..HEADROOM + want).unwrap_or_default();
-        let n = match upstream.stream.poll_recv(cx, room) {
+        let n = match stream.poll_recv(cx, room) {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(_)) => return Err(Fault::Cut),
             Poll::Pending => return Ok(Step::Waits),
@@ -216,7 +260,7 @@ impl Session {
 
     /// Decodes what lies in the buffer, writes it as the client shall have it, and sends it; behind a head in
     /// `scratch.head` if there is one.
-    fn send_body(
+    pub(super) fn send_body(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut Scratch,
@@ -239,6 +283,7 @@ impl Session {
         let done = x.down.decoder.is_done();
         if done {
             x.down.stage = Stage::Done;
+            x.phases.last();
         }
         let last = done && self.may_announce_end(x);
         let head = if with_head {
@@ -246,17 +291,20 @@ impl Session {
         } else {
             Vec::new()
         };
-        let (start, end) = (start + decoded.data.start, start + decoded.data.end);
-        let sent = if x.down.chunked {
-            let trailers = done.then(|| x.down.decoder.trailers());
-            send::chunk(cx, scratch, &mut self.client, &head, start, end, trailers, last)
-        } else {
-            send::with_head(cx, scratch, &mut self.client, &head, start, end, last)
+        let part = Part {
+            head: &head,
+            start: start + decoded.data.start,
+            end: start + decoded.data.end,
+            chunked: x.down.chunked,
+            done,
+            trailers: x.down.decoder.trailers(),
+            last,
         };
+        let sent = self.client.send_part(cx, scratch, part);
         if with_head {
             scratch.head = head;
         }
-        let sent = sent.map_err(|_| Fault::ClientClosed)?;
+        let sent = sent.map_err(|error| send::fault(&error, Fault::ClientClosed))?;
         x.bytes_out += sent.bytes;
         x.route.cell.bytes_out.add(sent.bytes);
         x.end_announced = last && sent.pending.is_none();
@@ -267,8 +315,15 @@ impl Session {
     /// Whether the last bytes of the response may carry the end of the connection: the client asked for it, and nothing
     /// of what it sent is left unread.
     fn may_announce_end(&self, x: &Exchange) -> bool {
-        x.wants_end && x.is_sent() && self.ahead.is_empty()
+        x.wants_end && x.is_sent() && self.client.is_quiet()
     }
+}
+
+/// Takes a head of HTTP/1.2 and above, in the buffer, for one of HTTP/1.1.
+#[cold]
+fn lower_version(scratch: &mut Scratch, have: usize) -> bool {
+    let head = scratch.buf.get_mut(HEADROOM..HEADROOM + have);
+    head.is_some_and(head::lower_version)
 }
 
 /// Reads on behind the part of a head that has come. Answers with the bytes of it in the buffer; None if there is
@@ -278,7 +333,12 @@ fn receive_head(
     scratch: &mut Scratch,
     x: &mut Exchange,
 ) -> Result<Option<usize>, Fault> {
-    let Some(upstream) = &mut x.upstream else {
+    let Some(Upstream {
+        link: Link::Http1(connection),
+        peer,
+        ..
+    }) = &mut x.upstream
+    else {
         return Ok(None);
     };
     let have = x.down.part.len();
@@ -291,13 +351,14 @@ fn receive_head(
         return Ok(Some(have));
     }
     let room = HEADROOM + have..HEADROOM + have + READ_START;
-    match upstream
+    match connection
         .stream
         .poll_recv(cx, scratch.buf.get_mut(room).unwrap_or_default())
     {
-        Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => Err(Fault::ClosedEarly),
+        Poll::Ready(Ok(0)) => Err(Fault::ClosedEarly),
+        Poll::Ready(Err(error)) => Err(tls::alert(&error).map_or(Fault::ClosedEarly, Fault::BackendAlert)),
         Poll::Ready(Ok(n)) => {
-            upstream.peer.cell.bytes_in.add(n as u64);
+            peer.cell.bytes_in.add(n as u64);
             x.down.any = true;
             Ok(Some(have + n))
         }

@@ -12,18 +12,24 @@ use std::{
 
 use weir_core::balance::Tried;
 
-use super::{Interrupt, LINGER, Session, timeouts};
+use super::{Interrupt, LINGER, Session, begin::Raw, client::Client, http, timeouts};
 use crate::{
+    access::RequestLine,
     fault::Fault,
     http1::{
+        answer::Answer,
         body::{Decoded, Decoder},
         head::{HeadScan, Malformed},
+        id::RequestId,
+        response::Asked,
+        rewrite::Chosen,
+        version::Version,
+        websocket,
     },
-    reason::Cause,
-    scratch::{Pending, ReadSize},
-    stream::Stream,
-    upstream::{Peer, Upstream},
-    worker::LocalRoute,
+    phases::Phases,
+    scratch::{Pending, ReadSize, Share},
+    upstream::{Peer, Slot, Upstream},
+    worker::{AtPool, LocalRoute},
 };
 
 /// Interim responses that one request may get.
@@ -41,7 +47,7 @@ const GLANCE: Duration = Duration::from_secs(1);
 pub(super) enum Done {
     /// The response was relayed whole.
     Response,
-    /// A `101` was relayed: what follows is no HTTP any more.
+    /// A `101`, or the success of `CONNECT`, was relayed: what follows is no HTTP any more.
     Upgraded,
 }
 
@@ -57,19 +63,28 @@ pub(super) struct Exchange {
     /// Bytes of `out` sent on the present connection.
     pub(super) sent: usize,
     /// The head as it came, if it has to be written anew for another backend.
-    pub(super) raw: Vec<u8>,
-    /// Method and target, for the record.
-    pub(super) line: Option<(Vec<u8>, Vec<u8>)>,
-    pub(super) minor: u8,
+    pub(super) raw: Raw,
+    /// For the record.
+    pub(super) line: Option<RequestLine>,
+    /// The rule that holds for it, if one does.
+    pub(super) rule: Option<Chosen>,
+    /// Answered by a rule: `out` is the response, of this status, and this is the place in it for its `Connection`.
+    pub(super) ruled: Option<(u16, u32)>,
+    pub(super) id: RequestId,
+    pub(super) version: Version,
     pub(super) keep_alive: bool,
     /// The client asked for the end of its connection, so it sends no more.
     pub(super) wants_end: bool,
-    pub(super) to_head: bool,
+    pub(super) method: Asked,
+    /// What weir itself answers, instead of a backend.
+    pub(super) answer: Option<Answer>,
     pub(super) idempotent: bool,
     /// The client waits for `100 Continue`, as far as is known.
     pub(super) expect: bool,
     /// Protocols that the client asked to switch to.
-    pub(super) asked: Option<Vec<u8>>,
+    pub(super) asked: Option<Box<[u8]>>,
+    /// It is a handshake of WebSocket whose answer is looked at.
+    pub(super) handshake: Option<Box<websocket::Asked>>,
     pub(super) up: Up,
     pub(super) down: Down,
     pub(super) upstream: Option<Upstream>,
@@ -77,17 +92,22 @@ pub(super) struct Exchange {
     pub(super) next: Option<(usize, Rc<Peer>)>,
     /// The backend tried last.
     pub(super) backend: Option<usize>,
+    /// A place for the connection to that backend.
+    pub(super) slot: Option<Slot>,
     pub(super) tried: Tried,
+    /// Backends that it was offered to.
+    pub(super) attempts: u32,
+    /// Tries after the first.
     pub(super) retries: u32,
+    /// Why the try before this one failed.
+    pub(super) failed: Option<Fault>,
+    /// Times that its backend had not looked at it.
+    pub(super) bounced: u32,
+    /// Another try was due and not made.
+    pub(super) denied: Option<&'static str>,
     /// Only a connection that nobody used before will do.
     pub(super) fresh_only: bool,
-    /// When the head was whole; by the clock, and by the calendar for the record.
-    pub(super) started: Instant,
-    pub(super) head_took: Option<Duration>,
-    pub(super) connect_took: Option<Duration>,
-    pub(super) first_byte: Option<Duration>,
-    /// When the last byte of the response was handed over.
-    pub(super) ended: Option<Instant>,
+    pub(super) phases: Phases,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) fault: Option<Fault>,
@@ -100,6 +120,7 @@ pub(super) struct Exchange {
     pub(super) reused: bool,
     /// The last bytes of the response announced the end of the connection.
     pub(super) end_announced: bool,
+    _at_pool: AtPool,
 }
 
 /// The request body's side.
@@ -115,6 +136,10 @@ pub(super) struct Up {
     /// The backend takes no more of it.
     pub(super) abandoned: bool,
     pub(super) size: ReadSize,
+    /// What is waited for now is more of it.
+    awaits: bool,
+    /// How long the client has been waited for, the present wait not counted.
+    waited: Duration,
 }
 
 /// The response's side.
@@ -122,6 +147,8 @@ pub(super) struct Down {
     pub(super) stage: Stage,
     /// What came of a head that is not whole, or after an interim response.
     pub(super) part: Vec<u8>,
+    /// What `part` stands for of what the worker may hold.
+    pub(super) share: Option<Box<Share>>,
     pub(super) scan: HeadScan,
     pub(super) parsed: usize,
     /// `part` was not looked at yet.
@@ -135,6 +162,8 @@ pub(super) struct Down {
     pub(super) chunked: bool,
     /// Only the end of the connection tells the client where the body ends.
     pub(super) close_delimited: bool,
+    /// A body follows the head.
+    pub(super) has_body: bool,
     /// The backend's connection may be used again, as far as the response's head says.
     pub(super) keep_upstream: bool,
     pub(super) size: ReadSize,
@@ -146,7 +175,7 @@ pub(super) enum Stage {
     Body,
     /// All was read; a remainder may wait to be sent.
     Done,
-    /// A `101` was read.
+    /// A `101`, or the success of `CONNECT`, was read.
     Upgraded,
 }
 
@@ -161,39 +190,46 @@ pub(super) enum Step {
 }
 
 impl Exchange {
-    pub(super) fn new(route: Rc<LocalRoute>, now: Instant) -> Self {
+    pub(super) fn new(route: Rc<LocalRoute>, phases: Phases) -> Self {
         Self {
+            _at_pool: AtPool::new(&route.pool),
+            waits_since: phases.whole(),
+            phases,
             route,
             out: Vec::new(),
             head_out: 0,
             written_for: None,
             sent: 0,
-            raw: Vec::new(),
+            raw: Raw::Nothing,
+            rule: None,
+            ruled: None,
+            id: RequestId::NONE,
             line: None,
-            minor: 1,
+            version: Version::Http11,
             keep_alive: false,
             wants_end: false,
-            to_head: false,
+            method: Asked::Other,
+            answer: None,
             idempotent: false,
             expect: false,
             asked: None,
+            handshake: None,
             up: Up::new(Decoder::NONE, false, None),
             down: Down::new(),
             upstream: None,
             next: None,
             backend: None,
+            slot: None,
             tried: Tried::NONE,
+            attempts: 0,
             retries: 0,
+            failed: None,
+            bounced: 0,
+            denied: None,
             fresh_only: false,
-            started: now,
-            head_took: None,
-            connect_took: None,
-            first_byte: None,
-            ended: None,
             bytes_in: 0,
             bytes_out: 0,
             fault: None,
-            waits_since: now,
             armed: false,
             overtime: false,
             reused: false,
@@ -201,29 +237,21 @@ impl Exchange {
         }
     }
 
-    /// Whether the request may go out a second time, on a fresh connection to the same backend: the pooled one had
-    /// ended, nothing came back on it, and either nothing can have been done with the request or doing it twice is the
-    /// same (RFC 9110 section 9.2.2, RFC 9112 section 9.3.1).
-    pub(super) fn may_retry(&self, fault: Fault) -> bool {
-        fault == Fault::ClosedEarly
-            && self.upstream.as_ref().is_some_and(|u| u.reused)
-            && !self.down.any
-            && !self.up.beyond
-            && (self.idempotent || self.sent == 0)
+    /// A rule sends it to another pool than its service's.
+    pub(super) fn goes_to(&mut self, route: &Rc<LocalRoute>) {
+        self._at_pool = AtPool::new(&route.pool);
+        self.route = Rc::clone(route);
     }
 
-    pub(super) fn prepare_retry(&mut self) {
-        if let Some(upstream) = self.upstream.take() {
-            upstream.peer.cell.error(Cause::Stale);
-            self.next = self.backend.map(|index| (index, Rc::clone(&upstream.peer)));
-            upstream.close();
-        }
-        self.fresh_only = true;
-        self.retries += 1;
-        self.route.cell.retries.add(1);
-        self.sent = 0;
-        self.up.abandoned = false;
+    /// Whether the request's head is wanted again after it was written.
+    pub(super) fn keeps_head(&self) -> bool {
+        self.route.prepared.keeps_head && self.ruled.is_none() && self.answer.is_none()
+    }
+
+    /// Back to where nothing of a response has come.
+    pub(super) fn restart(&mut self) {
         self.armed = false;
+        self.phases.again();
         self.down = Down::new();
     }
 
@@ -250,6 +278,11 @@ impl Exchange {
         self.is_read() && !self.up.abandoned && self.up.pending.is_none() && self.sent >= self.out.len()
     }
 
+    /// More of the request is to come, and all that has come went out.
+    fn awaits_request(&self) -> bool {
+        !self.is_read() && !self.up.abandoned && self.up.pending.is_none() && self.sent >= self.out.len()
+    }
+
     /// A final response, or a part of one, went to the client.
     pub(super) fn is_answered(&self) -> bool {
         self.down.status.is_some()
@@ -271,16 +304,23 @@ impl Up {
             beyond: false,
             abandoned: false,
             size: ReadSize::START,
+            awaits: false,
+            waited: Duration::ZERO,
         }
     }
 
     /// Takes bytes of the body that were read.
     pub(super) fn decode(&mut self, buf: &mut [u8]) -> Result<Decoded, Fault> {
         let decoded = self.decoder.decode(buf).map_err(Fault::Request)?;
-        self.bytes += decoded.data.len() as u64;
+        self.count(decoded.data.len() as u64).map(|()| decoded)
+    }
+
+    /// That many bytes of the body have come.
+    pub(super) fn count(&mut self, bytes: u64) -> Result<(), Fault> {
+        self.bytes += bytes;
         match self.most {
             Some(most) if self.bytes > most => Err(Fault::BodyTooLarge),
-            Some(_) | None => Ok(decoded),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -290,6 +330,7 @@ impl Down {
         Self {
             stage: Stage::Head,
             part: Vec::new(),
+            share: None,
             scan: HeadScan::default(),
             parsed: 0,
             unread: false,
@@ -300,6 +341,7 @@ impl Down {
             decoder: Decoder::NONE,
             chunked: false,
             close_delimited: false,
+            has_body: false,
             keep_upstream: false,
             size: ReadSize::START,
         }
@@ -334,15 +376,20 @@ impl Down {
         if self.interim > INTERIM_MOST {
             return Err(Fault::Response(Malformed::TooManyInterim));
         }
-        self.part = rest.to_vec();
-        self.unread = !rest.is_empty();
+        self.again(rest);
+        Ok(())
+    }
+
+    /// These bytes are what has come of a head; they were not looked at yet.
+    pub(super) fn again(&mut self, bytes: &[u8]) {
+        self.part = bytes.to_vec();
+        self.unread = !bytes.is_empty();
         self.parsed = 0;
         self.scan = HeadScan::default();
-        Ok(())
     }
 }
 
-impl Session {
+impl<C: Client> Session<C> {
     /// Sends the request, relays the response.
     pub(super) fn poll_exchange(
         &mut self,
@@ -350,6 +397,9 @@ impl Session {
         x: &mut Exchange,
     ) -> Poll<Result<Done, Fault>> {
         let worker = Rc::clone(&self.worker);
+        if x.armed {
+            worker.clock.turn();
+        }
         let mut turns = 0;
         let mut moved = false;
         loop {
@@ -377,6 +427,10 @@ impl Session {
             }
             moved = true;
             turns += 1;
+            if turns > 1 {
+                // A body moves: that takes its time.
+                worker.clock.turn();
+            }
             if turns >= FAIR {
                 if worker.cutting.get() {
                     return Poll::Ready(Err(Fault::Drained));
@@ -387,9 +441,19 @@ impl Session {
                 return Poll::Pending;
             }
         }
-        let now = Instant::now();
+        let now = worker.clock.now();
         if moved || !std::mem::replace(&mut x.armed, true) {
             self.wait_from_now(x);
+            if x.up.awaits && is_too_slow(x) {
+                return Poll::Ready(Err(Fault::ClientTimeout));
+            }
+        }
+        if self.client.poll_gone(cx) {
+            return Poll::Ready(if x.overtime {
+                Ok(Done::Response)
+            } else {
+                Err(self.client.gone())
+            });
         }
         match self.interrupted(cx) {
             None => Poll::Pending,
@@ -399,9 +463,13 @@ impl Session {
     }
 
     fn wait_from_now(&self, x: &mut Exchange) {
-        let now = Instant::now();
+        let now = self.worker.clock.now();
+        if x.up.awaits {
+            x.up.waited += now.saturating_duration_since(x.waits_since);
+        }
         x.armed = true;
         x.waits_since = now;
+        x.up.awaits = x.awaits_request() && !x.expect;
         self.deadline.set(now, self.patience(x).0.min(GLANCE));
     }
 
@@ -428,7 +496,7 @@ impl Session {
 
     /// The response is over before the request is: the client is shown the end of the response, and the backend still
     /// gets what comes of the request, as long as something comes.
-    fn enter_overtime(&self, x: &mut Exchange) {
+    fn enter_overtime(&mut self, x: &mut Exchange) {
         if !std::mem::replace(&mut x.overtime, true) && !x.keep_alive {
             // If it can't be shown the end, it has ended.
             let _ = self.client.finish();
@@ -441,14 +509,45 @@ impl Session {
         if x.overtime {
             return (LINGER, Fault::ClientTimeout);
         }
-        let reads_request =
-            !x.up.abandoned && !x.is_read() && x.up.pending.is_none() && x.sent >= x.out.len();
-        if x.down.pending.is_some() || (reads_request && !x.expect) {
+        if x.down.pending.is_some() || (x.awaits_request() && !x.expect) {
             (timeouts.client, Fault::ClientTimeout)
         } else if x.is_answered() || !x.is_sent() && !x.expect {
             (timeouts.server, Fault::BackendTimeout)
         } else {
             (timeouts.server, Fault::ResponseTimeout)
         }
+    }
+}
+
+/// Whether the request body comes so slowly that it is an attack (RFC 9110 has no word for it): a byte now and then is
+/// never silence for long. Only time spent waiting for the client counts, and a response that has begun ends it: what
+/// goes on then may be a conversation.
+fn is_too_slow(x: &Exchange) -> bool {
+    let Some(http) = http(&x.route) else { return false };
+    let Some(rate) = http.limits.body_rate.filter(|_| !x.is_answered()) else {
+        return false;
+    };
+    let fair = Duration::from_secs(x.up.bytes.checked_div(u64::from(rate)).unwrap_or(u64::MAX));
+    x.up.waited > http.timeouts.client.saturating_add(fair)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is made anew for each request: what the allocator keeps at hand per thread ends at about this size, and what is
+    /// larger costs it a search.
+    #[test]
+    fn an_exchange_is_small() {
+        let bytes = size_of::<Exchange>();
+        let parts = [
+            size_of::<Up>(),
+            size_of::<Down>(),
+            size_of::<Phases>(),
+            size_of::<Tried>(),
+            size_of::<Pending>(),
+            size_of::<Decoder>(),
+        ];
+        assert!(bytes <= 1032, "{bytes} bytes per request, of them {parts:?}");
     }
 }

@@ -1,30 +1,32 @@
-//! Reading a request head, and all that can be done with it before anything waits: parse, choose a backend, write the
-//! request.
+//! Reading a request head of HTTP/1. What is made of it is `begin`.
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll},
-    time::Instant,
 };
 
-use weir_core::plan::Http;
+use weir_core::{plan::Http, proxy};
 
-use super::{Exchange, Session, exchange::Up, http, timeouts};
+use super::{
+    Exchange, Session,
+    begin::{Bad, Raw},
+    h1::H1,
+    http, timeouts,
+};
 use crate::{
     fault::Fault,
     http1::{
-        body::{self, Decoder},
-        head::{HeadLimits, HeadScan, MAX_FIELDS, Malformed, field_store},
-        request::{self, Request, RequestBody},
-        rules::Variables,
-        write::{self, RequestChanges},
+        body,
+        head::{self, HeadLimits, HeadScan, MAX_FIELDS, Malformed, field_store},
+        request::{self, Request},
+        response::Asked,
     },
+    http2::{PREFACE, upgrade},
     scratch::{HEAD_MAX, HEADROOM, READ_START, Scratch},
     stream::Stream,
     worker::LocalRoute,
 };
-
-use std::rc::Rc;
 
 /// Bytes of empty lines that are skipped before a request line at once (RFC 9112 section 2.2 asks for one line).
 const EMPTY_LINES: usize = 16;
@@ -37,23 +39,20 @@ pub(super) enum Head {
     Request(Box<Exchange>),
     /// No request that could be served.
     Bad(Box<Bad>),
+    /// The connection speaks HTTP/2 from here on.
+    Http2(Box<Turn>),
 }
 
-/// A request that is refused.
-pub(super) struct Bad {
-    pub(super) route: Rc<LocalRoute>,
-    pub(super) fault: Fault,
-    pub(super) began: Option<Instant>,
-    /// Bytes that were read of it.
-    pub(super) bytes: u64,
-    /// Method and target, where they could be read.
-    pub(super) line: Option<(Vec<u8>, Vec<u8>)>,
-    pub(super) to_head: bool,
-    /// It is among the service's requests already.
-    pub(super) counted: bool,
+/// How a connection turns to HTTP/2.
+pub(super) struct Turn {
+    /// What is to be read first.
+    pub(super) ahead: Vec<u8>,
+    /// Bytes of it that stand for the request that asked for the turn, which is to be told so. None: the client has
+    /// begun with HTTP/2.
+    pub(super) made: usize,
 }
 
-impl Session {
+impl Session<H1> {
     /// Waits for a request head.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Head> {
         let Some(route) = self.entrance.route() else {
@@ -63,19 +62,20 @@ impl Session {
             return Poll::Ready(Head::Closed);
         };
         let worker = Rc::clone(&self.worker);
+        worker.clock.turn();
         let scratch = &mut *worker.scratch.borrow_mut();
         let limit = (http.limits.head as usize).min(HEAD_MAX);
-        let mut have = self.ahead.len();
-        copy_in(scratch, &self.ahead);
+        let mut have = self.client.ahead.len();
+        copy_in(scratch, &self.client.ahead);
         let mut empty = 0;
         loop {
-            if !std::mem::take(&mut self.unread) {
+            if !std::mem::take(&mut self.client.unread) {
                 // Room for the whole head and a first piece of the body.
                 let room = scratch
                     .buf
                     .get_mut(HEADROOM + have..HEADROOM + have + READ_START)
                     .unwrap_or_default();
-                match self.client.poll_recv(cx, room) {
+                match self.client.socket.poll_recv(cx, room) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(self.ended(&route, have, None)),
                     Poll::Ready(Err(error)) => return Poll::Ready(self.ended(&route, have, Some(error))),
                     Poll::Ready(Ok(n)) => {
@@ -102,11 +102,18 @@ impl Session {
             else {
                 continue;
             };
+            if self.may_be_http2(bytes, http) {
+                if bytes.starts_with(PREFACE) {
+                    let ahead = bytes.to_vec();
+                    return Poll::Ready(Head::Http2(Box::new(Turn { ahead, made: 0 })));
+                }
+                continue;
+            }
             // What is not whole is looked at again only when its end has come, when it has doubled, or when it is too
             // large; so the work stays in proportion to the bytes.
-            if self.parsed > 0 {
-                match self.scan.advance(bytes) {
-                    Ok(false) if have < self.parsed * 2 && have < limit => continue,
+            if self.client.parsed > 0 {
+                match self.client.scan.advance(bytes) {
+                    Ok(false) if have < self.client.parsed * 2 && have < limit => continue,
                     Ok(_) => {}
                     Err(malformed) => return Poll::Ready(self.bad(route, Fault::Request(malformed), have)),
                 }
@@ -118,36 +125,73 @@ impl Session {
             let mut store = field_store();
             match request::parse(bytes, &mut store, limits) {
                 Ok(Some(parsed)) => {
-                    let exchange =
-                        match self.begin(&parsed, bytes, Rc::clone(&route), http, &mut scratch.head) {
-                            Ok(exchange) => exchange,
-                            Err(bad) => return Poll::Ready(Head::Bad(bad)),
-                        };
+                    if parsed.h2c
+                        && self.client.socket.tls().is_none()
+                        && let Some(turn) = turn(&parsed, bytes, http)
+                    {
+                        return Poll::Ready(Head::Http2(turn));
+                    }
+                    let began = self.client.began.take();
+                    self.client.asked = true;
+                    let spare = &mut scratch.head;
+                    let mut x = match self.begin(&parsed, bytes, Rc::clone(&route), http, spare, began) {
+                        Ok(exchange) => exchange,
+                        Err(bad) => return Poll::Ready(Head::Bad(bad)),
+                    };
                     let head_len = parsed.head_len;
-                    return Poll::Ready(self.take_body(scratch, exchange, head_len, have));
+                    if x.keeps_head() {
+                        x.raw = Raw::Text(bytes.get(..head_len).unwrap_or_default().to_vec());
+                    }
+                    return Poll::Ready(self.take_body(scratch, x, head_len, have));
                 }
                 Ok(None) => {
-                    if self.parsed == 0
-                        && let Err(malformed) = self.scan.advance(bytes)
+                    if self.client.parsed == 0
+                        && let Err(malformed) = self.client.scan.advance(bytes)
                     {
                         return Poll::Ready(self.bad(route, Fault::Request(malformed), have));
                     }
-                    self.parsed = have;
+                    self.client.parsed = have;
                 }
-                Err(malformed) => return Poll::Ready(self.bad(route, Fault::Request(malformed), have)),
+                Err(malformed) => {
+                    let to_head = bytes.starts_with(b"HEAD ");
+                    let unexpected = !self.client.asked && is_proxy_header(bytes);
+                    if malformed == Malformed::Version && lower_version(scratch, have) {
+                        self.client.unread = true;
+                        self.client.parsed = 0;
+                        self.client.scan = HeadScan::default();
+                        continue;
+                    }
+                    let fault = if unexpected {
+                        Fault::ProxyUnexpected
+                    } else {
+                        Fault::Request(malformed)
+                    };
+                    return Poll::Ready(self.bad(route, fault, have).with_head(to_head));
+                }
             }
         }
     }
 
     /// The first byte of a head has come: its time runs.
     fn begin_head(&mut self, route: &LocalRoute) {
-        if self.began.is_none() {
-            let now = Instant::now();
-            self.began = Some(now);
-            if self.requests > 0 {
+        if self.client.began.is_none() {
+            let now = self.worker.clock.now();
+            self.client.began = Some(now);
+            if self.client.asked {
                 self.deadline.set(now, timeouts(route).request_head);
             }
         }
+    }
+
+    /// Whether a connection begins, or goes on to begin, with HTTP/2.
+    #[inline]
+    fn may_be_http2(&self, bytes: &[u8], http: &Http) -> bool {
+        !self.client.asked
+            // Over TLS it is agreed on by ALPN (RFC 9113 section 3.3).
+            && self.client.socket.tls().is_none()
+            && bytes.starts_with(b"PRI")
+            && http.http2.enabled
+            && (PREFACE.starts_with(bytes) || bytes.starts_with(PREFACE))
     }
 
     fn wait_for_head(
@@ -157,21 +201,25 @@ impl Session {
         route: &Rc<LocalRoute>,
         have: usize,
     ) -> Poll<Head> {
-        if have == 0 && self.ahead.capacity() > 0 {
+        if have == 0 && self.client.ahead.capacity() > 0 {
             // An idle connection owns no buffer.
-            scratch.give_back(std::mem::take(&mut self.ahead));
+            self.client.share = None;
+            scratch.give_back(std::mem::take(&mut self.client.ahead));
         }
-        if have > self.ahead.len() {
+        if have > self.client.ahead.len() {
             let new = scratch
                 .buf
-                .get(HEADROOM + self.ahead.len()..HEADROOM + have)
+                .get(HEADROOM + self.client.ahead.len()..HEADROOM + have)
                 .unwrap_or_default();
-            self.ahead.extend_from_slice(new);
+            self.client.ahead.extend_from_slice(new);
+            if scratch.account(&mut self.client.share, have).is_err() {
+                return Poll::Ready(self.bad(Rc::clone(route), Fault::Memory, have));
+            }
         }
         match self.interrupted(cx) {
             // An idle connection of a service that goes, or of a weir that goes. One that has not asked anything yet has
             // its first request on the way.
-            None if have == 0 && self.requests > 0 && self.is_ending() => Poll::Ready(Head::Closed),
+            None if have == 0 && self.client.asked && self.is_ending() => Poll::Ready(Head::Closed),
             None => Poll::Pending,
             Some(super::Interrupt::Cut) => Poll::Ready(Head::Closed),
             // Nobody waits for an answer to nothing.
@@ -190,8 +238,9 @@ impl Session {
     }
 
     fn bad(&mut self, route: Rc<LocalRoute>, fault: Fault, have: usize) -> Head {
-        let began = self.began.take();
+        let began = self.client.began.take();
         Head::Bad(Box::new(Bad {
+            id: self.worker.fresh_id(&route),
             route,
             fault,
             began,
@@ -203,7 +252,7 @@ impl Session {
     }
 
     fn skip_empty_lines(&mut self, scratch: &mut Scratch, have: usize) -> usize {
-        if self.parsed > 0 {
+        if self.client.parsed > 0 {
             return have;
         }
         let Some(bytes) = scratch.buf.get_mut(HEADROOM..HEADROOM + have) else {
@@ -213,123 +262,10 @@ impl Session {
             0 => have,
             skipped => {
                 bytes.copy_within(skipped.., 0);
-                self.ahead.clear();
-                self.scan = HeadScan::default();
+                self.client.ahead.clear();
+                self.client.scan = HeadScan::default();
                 have - skipped
             }
-        }
-    }
-
-    /// From a parsed head to an exchange with its request written.
-    fn begin(
-        &mut self,
-        parsed: &Request<'_, '_>,
-        bytes: &[u8],
-        route: Rc<LocalRoute>,
-        http: &Http,
-        spare: &mut Vec<u8>,
-    ) -> Result<Box<Exchange>, Box<Bad>> {
-        let now = Instant::now();
-        let began = self.began.take();
-        self.requests += 1;
-        route.cell.requests.add(1);
-        let over = match (parsed.body, http.limits.body) {
-            (RequestBody::Length(length), Some(most)) => length > most,
-            (RequestBody::Length(_) | RequestBody::None | RequestBody::Chunked, _) => false,
-        };
-        let line = || {
-            (
-                parsed.method.as_bytes().to_vec(),
-                parsed.target.path.as_bytes().to_vec(),
-            )
-        };
-        if over {
-            let to_head = parsed.method == "HEAD";
-            let bytes = parsed.head_len as u64;
-            let fault = Fault::BodyTooLarge;
-            return Err(Box::new(Bad {
-                route,
-                fault,
-                began,
-                bytes,
-                line: Some(line()),
-                to_head,
-                counted: true,
-            }));
-        }
-        let mut x = Box::new(Exchange::new(route, now));
-        x.head_took = began.map(|began| now.saturating_duration_since(began));
-        x.minor = parsed.minor;
-        x.keep_alive = parsed.keep_alive;
-        x.wants_end = !parsed.keep_alive;
-        x.to_head = parsed.method == "HEAD";
-        x.idempotent = request::is_idempotent(parsed.method);
-        x.expect = parsed.expect_continue;
-        x.asked = parsed.upgrade.map(<[u8]>::to_vec);
-        x.bytes_in = parsed.head_len as u64;
-        if self.worker.log.borrow().is_some() {
-            x.line = Some(line());
-        }
-        let decoder = match parsed.body {
-            RequestBody::None => Decoder::NONE,
-            RequestBody::Length(length) => Decoder::Length(length),
-            RequestBody::Chunked => Decoder::chunked(),
-        };
-        x.up = Up::new(decoder, parsed.body == RequestBody::Chunked, http.limits.body);
-        let pool = Rc::clone(&x.route.pool);
-        x.next = pool.choose(&mut x.tried);
-        x.out = std::mem::take(spare);
-        x.out.clear();
-        if x.route.request_rules.per_backend() {
-            x.raw = bytes.get(..parsed.head_len).unwrap_or_default().to_vec();
-        }
-        let index = x.next.as_ref().map(|(index, _)| *index);
-        self.write_request(&mut x, parsed, http, index);
-        Ok(x)
-    }
-
-    /// Writes the request's head into `x.out`, for a backend.
-    pub(super) fn write_request(
-        &self,
-        x: &mut Exchange,
-        parsed: &Request<'_, '_>,
-        http: &Http,
-        index: Option<usize>,
-    ) {
-        let route = Rc::clone(&x.route);
-        let vars = self.variables(&route, index, parsed.no_host);
-        let changes = RequestChanges {
-            rules: &route.request_rules,
-            vars: &vars,
-            forwarded: http.forwarded,
-            trusted: http
-                .trusted_proxies
-                .iter()
-                .any(|net| net.contains(self.address.ip())),
-            client: &self.address_text,
-        };
-        write::request(&mut x.out, parsed, &changes);
-        x.head_out = x.out.len();
-        x.written_for = index;
-    }
-
-    /// `server` says that the address the client connected to is needed, whatever the rules say.
-    pub(super) fn variables<'a>(
-        &self,
-        route: &'a LocalRoute,
-        index: Option<usize>,
-        server: bool,
-    ) -> Variables<'a> {
-        Variables {
-            node: &route.route.node,
-            service: &route.route.service,
-            client: self.address,
-            server: if route.needs_server || server {
-                self.client.local_addr().ok()
-            } else {
-                None
-            },
-            backend: index.and_then(|index| route.pool.backend(index)),
         }
     }
 
@@ -343,9 +279,10 @@ impl Session {
     ) -> Head {
         // The head's vector was taken for the request; the next head gets another.
         scratch.head = scratch.vec();
-        self.ahead.clear();
-        self.scan = HeadScan::default();
-        self.parsed = 0;
+        self.client.ahead.clear();
+        self.client.share = None;
+        self.client.scan = HeadScan::default();
+        self.client.parsed = 0;
         let rest = scratch
             .buf
             .get_mut(HEADROOM + head_len..HEADROOM + have)
@@ -353,55 +290,92 @@ impl Session {
         if !rest.is_empty() {
             let decoded = match x.up.decode(rest) {
                 Ok(decoded) => decoded,
-                Err(fault) => {
-                    let Exchange {
-                        route, line, to_head, ..
-                    } = *x;
-                    return Head::Bad(Box::new(Bad {
-                        route,
-                        fault,
-                        began: None,
-                        bytes: have as u64,
-                        line,
-                        to_head,
-                        counted: true,
-                    }));
-                }
+                Err(fault) => return Head::Bad(Box::new(broken_off(*x, fault, have))),
             };
             x.bytes_in += decoded.used as u64;
             let data = rest.get(decoded.data).unwrap_or_default();
-            if x.up.chunked {
+            if x.ruled.is_some() || x.answer.is_some() {
+                // Nobody but weir sees it.
+            } else if x.up.chunked {
                 let done = x.up.decoder.is_done().then(|| x.up.decoder.trailers());
                 body::write_chunk(&mut x.out, data, done);
             } else {
                 x.out.extend_from_slice(data);
             }
             let next = rest.get(decoded.used..).unwrap_or_default();
-            self.ahead.extend_from_slice(next);
-            self.unread = !next.is_empty();
+            self.client.ahead.extend_from_slice(next);
+            self.client.unread = !next.is_empty();
+            if scratch
+                .account(&mut self.client.share, self.client.ahead.len())
+                .is_err()
+            {
+                return Head::Bad(Box::new(broken_off(*x, Fault::Memory, have)));
+            }
         }
         Head::Request(x)
     }
 }
 
-fn copy_in(scratch: &mut Scratch, ahead: &[u8]) {
-    if let Some(room) = scratch.buf.get_mut(HEADROOM..HEADROOM + ahead.len()) {
-        room.copy_from_slice(ahead);
+impl Head {
+    /// Says of a request that could not be read whether it was `HEAD`, so far as that shows.
+    fn with_head(mut self, to_head: bool) -> Self {
+        if let Self::Bad(bad) = &mut self {
+            bad.to_head = to_head;
+        }
+        self
     }
 }
 
-/// A request that was accepted once parses again.
-pub(super) fn reparse(raw: &[u8], with: impl FnOnce(&Request<'_, '_>)) -> Result<(), Malformed> {
-    let mut store = field_store();
-    let limits = HeadLimits {
-        bytes: raw.len() + 1,
-        fields: MAX_FIELDS,
-    };
-    match request::parse(raw, &mut store, limits)? {
-        Some(parsed) => {
-            with(&parsed);
-            Ok(())
-        }
-        None => Err(Malformed::RequestLine),
+/// What is left of a request that went wrong before it was sent anywhere.
+fn broken_off(x: Exchange, fault: Fault, have: usize) -> Bad {
+    let Exchange {
+        route,
+        line,
+        method,
+        phases,
+        id,
+        ..
+    } = x;
+    Bad {
+        route,
+        fault,
+        began: Some(phases.began()),
+        bytes: have as u64,
+        line,
+        to_head: method == Asked::Head,
+        counted: true,
+        id,
+    }
+}
+
+/// How a request that asks for `h2c` turns its connection, if that is followed.
+#[cold]
+fn turn(parsed: &Request<'_, '_>, bytes: &[u8], http: &Http) -> Option<Box<Turn>> {
+    if !http.http2.enabled || !http.http2.upgrade {
+        return None;
+    }
+    let mut ahead = upgrade::bytes(parsed)?;
+    let made = ahead.len();
+    ahead.extend_from_slice(bytes.get(parsed.head_len..).unwrap_or_default());
+    Some(Box::new(Turn { ahead, made }))
+}
+
+/// Whether what is no request begins as a PROXY header does; of the signature of version 2 the empty lines were skipped.
+#[cold]
+fn is_proxy_header(bytes: &[u8]) -> bool {
+    let signature = proxy::SIGNATURE.strip_prefix(b"\r\n\r\n").unwrap_or_default();
+    bytes.starts_with(proxy::WORD) || bytes.starts_with(signature)
+}
+
+/// Takes a head of HTTP/1.2 and above, in the buffer, for one of HTTP/1.1.
+#[cold]
+fn lower_version(scratch: &mut Scratch, have: usize) -> bool {
+    let head = scratch.buf.get_mut(HEADROOM..HEADROOM + have);
+    head.is_some_and(head::lower_version)
+}
+
+fn copy_in(scratch: &mut Scratch, ahead: &[u8]) {
+    if let Some(room) = scratch.buf.get_mut(HEADROOM..HEADROOM + ahead.len()) {
+        room.copy_from_slice(ahead);
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    fault::Fault,
     http1::body::{self, CHUNK_END, LAST_CHUNK, SizeLine},
     scratch::{Pending, Scratch},
     stream::Stream,
@@ -15,6 +16,15 @@ use crate::{
 pub(super) struct Sent {
     pub(super) bytes: u64,
     pub(super) pending: Option<Pending>,
+}
+
+/// What an error of this module's functions means, where one of the other side means `broken`.
+pub(super) fn fault(error: &io::Error, broken: Fault) -> Fault {
+    if error.kind() == io::ErrorKind::OutOfMemory {
+        Fault::Memory
+    } else {
+        broken
+    }
 }
 
 /// Sends a part of the buffer.
@@ -43,7 +53,10 @@ pub(super) fn range(
         Poll::Ready(Err(error)) => return Err(error),
         Poll::Pending => 0,
     };
-    let pending = (n < end - start).then(|| scratch.keep(start + n, end));
+    let pending = match n < end - start {
+        true => Some(scratch.keep(start + n, end)?),
+        false => None,
+    };
     Ok(Sent {
         bytes: n as u64,
         pending,
@@ -51,17 +64,18 @@ pub(super) fn range(
 }
 
 /// Sends a vector.
-fn vec(cx: &mut Context<'_>, to: &mut impl Stream, all: Vec<u8>) -> io::Result<Sent> {
+fn vec(cx: &mut Context<'_>, scratch: &Scratch, to: &mut impl Stream, all: Vec<u8>) -> io::Result<Sent> {
     let n = match to.poll_send(cx, &all) {
         Poll::Ready(Ok(n)) => n,
         Poll::Ready(Err(error)) => return Err(error),
         Poll::Pending => 0,
     };
-    let pending = (n < all.len()).then(|| Pending::from_vec(all, n));
-    Ok(Sent {
-        bytes: n as u64,
-        pending,
-    })
+    let (bytes, left) = (n as u64, n < all.len());
+    let pending = match left {
+        true => Some(scratch.keep_vec(all, n)?),
+        false => None,
+    };
+    Ok(Sent { bytes, pending })
 }
 
 /// Sends a head and a part of the buffer in one go: the head is put in front of the part.
@@ -86,7 +100,7 @@ pub(super) fn with_head(
         None => {
             let mut all = head.to_vec();
             all.extend_from_slice(scratch.buf.get(start..end).unwrap_or_default());
-            vec(cx, to, all)
+            vec(cx, scratch, to, all)
         }
     }
 }
@@ -115,7 +129,7 @@ pub(super) fn chunk(
             scratch.buf.get(start..end).unwrap_or_default(),
             trailers,
         );
-        return vec(cx, to, all);
+        return vec(cx, scratch, to, all);
     }
     let mut put = |at: usize, bytes: &[u8]| {
         if let Some(room) = scratch.buf.get_mut(at..at + bytes.len()) {

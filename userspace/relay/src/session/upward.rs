@@ -5,16 +5,18 @@ use std::task::{Context, Poll};
 
 use super::{
     Session,
+    client::{Client, Piece},
     exchange::{Exchange, Step},
     send,
 };
 use crate::{
     fault::Fault,
-    scratch::{HEADROOM, Scratch},
+    scratch::Scratch,
     stream::Stream,
+    upstream::{Link, Upstream},
 };
 
-impl Session {
+impl<C: Client> Session<C> {
     /// The request side: what was written, then what is left over, then more of the body.
     pub(super) fn step_up(
         &mut self,
@@ -28,9 +30,13 @@ impl Session {
         let Some(upstream) = &mut x.upstream else {
             return Ok(Step::Rests);
         };
+        let stream = match &mut upstream.link {
+            Link::Http1(connection) => &mut connection.stream,
+            Link::Http2(_) => return self.step_up_frames(cx, scratch, x),
+        };
         let cell = &upstream.peer.cell;
         if let Some(rest) = x.out.get(x.sent..).filter(|rest| !rest.is_empty()) {
-            return match upstream.stream.poll_send(cx, rest) {
+            return match stream.poll_send(cx, rest) {
                 Poll::Ready(Ok(n)) => {
                     x.sent += n;
                     cell.bytes_out.add(n as u64);
@@ -46,13 +52,14 @@ impl Session {
         }
         if let Some(pending) = &mut x.up.pending {
             let mut sent = 0;
-            let polled = pending.poll(cx, &mut upstream.stream, &mut sent);
+            let polled = pending.poll(cx, stream, &mut sent);
             cell.bytes_out.add(sent);
             return match polled {
                 Poll::Ready(Ok(())) => {
                     if let Some(pending) = x.up.pending.take() {
                         pending.recycle(scratch);
                     }
+                    self.client.took_body();
                     Ok(Step::On)
                 }
                 Poll::Ready(Err(_)) => {
@@ -77,28 +84,19 @@ impl Session {
         scratch: &mut Scratch,
         x: &mut Exchange,
     ) -> Result<Step, Fault> {
-        let want = x.up.decoder.at_most(x.up.size.get());
-        let room = scratch.buf.get_mut(HEADROOM..HEADROOM + want).unwrap_or_default();
-        let n = match self.client.poll_recv(cx, room) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Err(Fault::ClientClosed),
-            Poll::Ready(Ok(n)) => n,
+        let Piece { start, end, read } = match self.client.poll_body(cx, scratch, x, usize::MAX) {
+            Poll::Ready(piece) => piece?,
             Poll::Pending => return Ok(Step::Waits),
         };
         x.expect = false;
         x.up.beyond = true;
-        x.bytes_in += n as u64;
-        x.route.cell.bytes_in.add(n as u64);
-        let read = room.get_mut(..n).unwrap_or_default();
-        let decoded = x.up.decode(read)?;
-        let next = read.get(decoded.used..).unwrap_or_default();
-        if !next.is_empty() {
-            self.ahead.extend_from_slice(next);
-            self.unread = true;
-            x.bytes_in -= next.len() as u64;
-        }
         let done = x.up.decoder.is_done();
-        let (start, end) = (HEADROOM + decoded.data.start, HEADROOM + decoded.data.end);
-        let Some(upstream) = &mut x.upstream else {
+        let Some(Upstream {
+            link: Link::Http1(connection),
+            peer,
+            ..
+        }) = &mut x.upstream
+        else {
             return Ok(Step::Rests);
         };
         let pending = if x.up.chunked {
@@ -106,7 +104,7 @@ impl Session {
             send::chunk(
                 cx,
                 scratch,
-                &mut upstream.stream,
+                &mut connection.stream,
                 &[],
                 start,
                 end,
@@ -114,14 +112,18 @@ impl Session {
                 false,
             )
         } else {
-            send::range(cx, scratch, &mut upstream.stream, start, end, false)
+            send::range(cx, scratch, &mut connection.stream, start, end, false)
         };
         match pending {
             Ok(sent) => {
-                upstream.peer.cell.bytes_out.add(sent.bytes);
-                x.up.size.adapt(n, sent.pending.is_none());
+                peer.cell.bytes_out.add(sent.bytes);
+                x.up.size.adapt(read, sent.pending.is_none());
+                if sent.pending.is_none() {
+                    self.client.took_body();
+                }
                 x.up.pending = sent.pending;
             }
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return Err(Fault::Memory),
             Err(_) => x.up.abandoned = true,
         }
         Ok(Step::On)

@@ -123,3 +123,83 @@ proptest! {
         }
     }
 }
+
+/// A connection's end leaves nothing in the wheel, and nothing of the task that would have been woken.
+#[test]
+fn an_ended_deadline_lets_go_of_its_task() {
+    let bench = Bench::new();
+    let deadline = bench.timers.deadline();
+    deadline.set(bench.at(0), Duration::from_secs(10));
+    let waker = Waker::from(Arc::clone(&bench.counter));
+    assert!(!deadline.passed(&Context::from_waker(&waker)));
+    drop(waker);
+    assert_eq!(Arc::strong_count(&bench.counter), 2);
+    drop(deadline);
+    assert_eq!(Arc::strong_count(&bench.counter), 1);
+    assert!(bench.timers.is_empty());
+}
+
+#[test]
+fn an_extended_deadline_is_never_early() {
+    let bench = Bench::new();
+    let deadline = bench.timers.deadline();
+    let after = Duration::from_millis(300);
+    deadline.extend(after);
+    // What happens later in the same turn is at most a tick later.
+    let last = Instant::now();
+    deadline.extend(after);
+    bench.timers.turn(last + after);
+    assert!(!bench.passed(&deadline));
+    let mut at = last + after;
+    while !bench.passed(&deadline) {
+        at += TICK;
+        bench.timers.turn(at);
+    }
+    assert!(at <= last + after + 4 * TICK);
+    // One that had passed is forgotten.
+    deadline.extend(after);
+    assert!(!bench.passed(&deadline));
+    // Another use in between counts.
+    deadline.set(Instant::now(), Duration::from_secs(60));
+    deadline.extend(after);
+    assert!(!bench.passed(&deadline));
+    bench.timers.turn(Instant::now() + Duration::from_secs(10));
+    assert!(bench.passed(&deadline));
+}
+
+/// Whatever is set, moved nearer and dropped in whatever order: the wheel holds those that wait, each once, and wakes no
+/// others.
+#[test]
+fn entries_leave_with_their_deadlines() {
+    let bench = Bench::new();
+    let mut deadlines: Vec<_> = (0..100).map(|_| bench.timers.deadline()).collect();
+    let mut state = 1_u64;
+    let mut random = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    for _ in 0..10_000 {
+        let at = random(100) as usize;
+        match random(4) {
+            0 => deadlines[at] = bench.timers.deadline(),
+            _ => {
+                let after = Duration::from_millis(1_000 + random(60_000));
+                deadlines[at].set(bench.start, after);
+                assert!(!bench.passed(&deadlines[at]));
+            }
+        }
+        let wheel = bench.timers.wheel.borrow();
+        let waiting = deadlines.iter().filter(|d| d.entry.queued.get() != NEVER).count();
+        assert_eq!(wheel.entries, waiting);
+        assert_eq!(wheel.places.iter().map(Vec::len).sum::<usize>(), waiting);
+    }
+    let waker = Waker::from(Arc::clone(&bench.counter));
+    let holders = Arc::strong_count(&bench.counter);
+    deadlines.clear();
+    assert!(bench.timers.is_empty());
+    assert!(Arc::strong_count(&bench.counter) < holders, "wakers are kept");
+    drop(waker);
+    assert_eq!(Arc::strong_count(&bench.counter), 1);
+}

@@ -155,3 +155,70 @@ fn a_slow_side_stops_the_fast_side() {
         assert!(Instant::now() < deadline, "it does not go on");
     }
 }
+
+/// What is held for clients that do not read is bounded for all of them together: reads get small, then connections
+/// are closed; those that read are served as ever.
+#[test]
+fn slow_readers_share_a_bound() {
+    const MOST: u64 = 1 << 20;
+    let backend = Backend::new();
+    let at = backend.at;
+    std::thread::spawn(move || {
+        loop {
+            let mut raw = backend.accept();
+            std::thread::spawn(move || {
+                while let Some(head) = raw.try_head() {
+                    if !head.starts_with("GET /endless ") {
+                        raw.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+                        continue;
+                    }
+                    raw.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n");
+                    raw.stream.set_write_timeout(None).unwrap();
+                    let block = vec![b'x'; 256 << 10];
+                    while raw.stream.write_all(&block).is_ok() {}
+                }
+            });
+        }
+    });
+    let lab = Lab::new(Setup::http_with(&[at], |http| {
+        http.timeouts.client = PATIENCE;
+        http.timeouts.server = PATIENCE;
+    }));
+    lab.relay.set_memory(MOST);
+    let held = || {
+        let held = lab.relay.snapshot().held;
+        assert!(held <= MOST, "{held} bytes");
+        held
+    };
+    let slow = || {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        // The less the system takes, the sooner it is the relay's to hold.
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&lab.at.into()).unwrap();
+        let mut client = Raw::new(socket.into());
+        client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+        client
+    };
+    let mut clients = vec![slow(), slow()];
+    until("something is held", || held() > 0);
+    assert_eq!(lab.service().ends[Reason::LimitMemory as usize], 0);
+    let closed = || lab.service().ends[Reason::LimitMemory as usize];
+    while closed() == 0 {
+        assert!(clients.len() < 1000, "none is closed");
+        clients.push(slow());
+        held();
+    }
+    assert!(clients.len() > 10, "{} clients used it up", clients.len());
+    let mut quick = lab.client();
+    for _ in 0..10 {
+        quick.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(quick.response(), (200, "hello".into()));
+    }
+    assert!(held() > MOST / 2);
+    // Where it is not used up any more who reads on gets on.
+    clients.truncate(1);
+    until("much of it is given back", || held() < MOST / 2);
+    clients[0].exactly(1 << 20);
+    drop(clients);
+    until("nothing is held", || held() == 0);
+}

@@ -8,9 +8,9 @@ use std::{
 
 use weir_core::{
     ids::ServiceName,
-    plan::{Forwarded, Mode},
+    plan::{Forwarded, LogFormat, LogTarget, Mode},
 };
-use weir_relay::{AccessLog, ApplyError, LogFormat, LogTarget, Reason};
+use weir_relay::{AccessLog, ApplyError, Reason};
 
 use crate::support::*;
 
@@ -355,6 +355,7 @@ fn access_records() {
     setup.log = AccessLog {
         to: LogTarget::File(path.clone()),
         format: LogFormat::Json,
+        null: false,
     };
     let lab = Lab::new(setup);
     let mut client = lab.client();

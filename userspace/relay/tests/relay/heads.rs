@@ -55,8 +55,8 @@ fn ambiguous_framing() {
         ("Transfer-Encoding: chunked, identity", 400),
         ("Transfer-Encoding: identity, chunked", 501),
         ("Transfer-Encoding: gzip, chunked", 501),
-        ("Transfer-Encoding: gzip", 501),
-        ("Transfer-Encoding: xchunked", 501),
+        ("Transfer-Encoding: gzip", 400),
+        ("Transfer-Encoding: xchunked", 400),
         ("Transfer-Encoding: chunked;q=1", 400),
         ("Transfer-Encoding: \x0bchunked", 400),
         ("Transfer-Encoding:\r\n chunked", 400),
@@ -104,19 +104,19 @@ fn request_lines() {
         ("GET ftp://a/ HTTP/1.1", 400),
         ("GET http://b/ HTTP/1.1", 400),
         ("GET http://a@a/ HTTP/1.1", 400),
-        ("GET / HTTP/1.2", 505),
         ("GET / HTTP/2.0", 505),
         ("GET / HTTP/0.9", 505),
         ("GET / http/1.1", 400),
         ("GET / HTTP/11", 400),
         ("GET / HTTX/1.1", 400),
-        ("CONNECT a:80 HTTP/1.1", 501),
-        ("CONNECT /a HTTP/1.1", 501),
+        ("CONNECT a:80 HTTP/1.1", 400),
+        ("CONNECT /a HTTP/1.1", 400),
+        ("TRACE / HTTP/1.1", 501),
+        ("GET https://a/ HTTP/1.1", 421),
         ("\x16\x03\x01", 400),
     ] {
         refused(&format!("{line}\r\nHost: a\r\n\r\n"), expected);
     }
-    refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505);
     refused("GET / HTTP/1.1\nHost: a\n\n", 400);
     refused("GET / HTTP/1.1\r\nHost: a\r\n\n", 400);
     refused("GET / HTTP/1.1\r\nHost: a\n\r\n", 400);
@@ -213,7 +213,10 @@ fn heads_as_large_as_may_be() {
     ));
     assert!(client.head().contains(&fields));
     assert_eq!(client.text(2), "ok");
-    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}{fields}\r\n"));
+    // A little too large: what the relay leaves unread fits into the sockets' buffers, so that nothing here depends on how
+    // long it listens to what it has refused.
+    let more = "Y: ".to_owned() + &"y".repeat((1 << 20) - fields.len()) + "\r\n";
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}{more}\r\n"));
     assert_eq!(client.response().0, 431);
 }
 

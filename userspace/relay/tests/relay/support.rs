@@ -4,20 +4,27 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use socket2::{Domain, Protocol as SocketProtocol, Socket, Type};
 use weir_core::{
     health::{Admin, State, Word},
-    ids::{BackendKey, ListenKey, PoolName, Protocol, ServiceName},
+    ids::{BackendKey, ListenKey, PoolName, Protocol, Scope, ServiceName},
     plan::{
-        self, Balance, Check, CheckKind, Forwarded, Http, Limits, Listen, Mode, Node, Plan, Pool, Service,
-        Tcp, Timeouts, XdpMode,
+        self, Balance, Check, CheckKind, Connections, Forwarded, Http, Http2, HttpProtocol, Limits, Listen,
+        LogFormat, LogTarget, Mode, Node, Plan, Pool, Retries, Service, Tcp, Timeouts, Wire, XdpMode,
     },
 };
-use weir_relay::{AccessLog, BackendCounts, Listener, Options, Reason, Relay, ServiceCounts};
+use weir_relay::{
+    AccessLog, Back, BackendCounts, Front, Listener, Options, PoolCounts, Reason, Relay, ServiceCounts,
+    TlsEnds,
+};
 
 /// No wait in these tests is longer. What takes longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,12 +45,60 @@ pub(crate) struct Setup {
     pub(crate) balance: Balance,
     pub(crate) backends: Vec<(SocketAddr, u16, bool)>,
     pub(crate) checked: bool,
+    pub(crate) connections: Connections,
+    pub(crate) retries: Retries,
+    pub(crate) protocol: HttpProtocol,
+    pub(crate) http2: Http2,
+    /// Connections that each backend may have, where the pool's number is not theirs.
+    pub(crate) max_connections: Vec<Option<u32>>,
     pub(crate) workers: u16,
     pub(crate) log: AccessLog,
+    /// Further pools by name, each with these backends.
+    pub(crate) others: Vec<(&'static str, Vec<SocketAddr>)>,
+    /// The service has no pool of its own.
+    pub(crate) no_pool: bool,
+    /// Whose PROXY headers the service takes.
+    pub(crate) proxy: Option<plan::ProxyIn>,
+    /// What the pools' backends are told.
+    pub(crate) proxy_out: Option<plan::ProxyOut>,
+    /// The service ends TLS with it.
+    pub(crate) front: Option<Arc<Front>>,
+    /// The pools' backends are spoken to over TLS with it.
+    pub(crate) back: Option<Arc<Back>>,
+}
+
+/// What the relay looks at of it is that it is there.
+fn plan_backend_tls() -> plan::BackendTls {
+    plan::BackendTls {
+        trust: plan::BackendTrust::System,
+        server_name: None,
+        alpn: Vec::new(),
+        certificate: None,
+        policy: plan::TlsPolicy::default(),
+        versions: None,
+        ciphers: None,
+        groups: None,
+    }
+}
+
+/// What the relay looks at of it is that it is there.
+fn plan_tls() -> plan::Tls {
+    plan::Tls {
+        certificates: Vec::new(),
+        policy: plan::TlsPolicy::default(),
+        versions: None,
+        ciphers: None,
+        groups: None,
+        alpn: Vec::new(),
+        unknown_names: plan::UnknownNames::default(),
+        ticket_keys: None,
+        clients: plan::ClientCertificates::Off,
+    }
 }
 
 pub(crate) fn timeouts() -> Timeouts {
     Timeouts {
+        handshake: Duration::from_secs(5),
         connect: Duration::from_secs(5),
         request_head: Duration::from_secs(10),
         client: Duration::from_secs(10),
@@ -61,10 +116,21 @@ pub(crate) fn http() -> Http {
             head: 16 << 10,
             headers: 64,
             body: None,
+            body_rate: None,
             connections: 1000,
         },
         trusted_proxies: Vec::new(),
         forwarded: Forwarded::Off,
+        wire: Wire {
+            via: plan::Via::Off,
+            ..Wire::default()
+        },
+        forwarded_fields: Vec::new(),
+        websocket: plan::WebSocket::default(),
+        request_id: None,
+        http2: plan::ClientHttp2::default(),
+        rewrite: plan::Rewrite::default(),
+        rules: Vec::new(),
         request_headers: Vec::new(),
         response_headers: Vec::new(),
     }
@@ -89,6 +155,7 @@ impl Setup {
         let mut tcp = Tcp {
             timeouts: timeouts(),
             connections: 1000,
+            passthrough: None,
         };
         change(&mut tcp);
         Self::new(Mode::Tcp(tcp), backends)
@@ -100,8 +167,19 @@ impl Setup {
             balance: Balance::RoundRobin,
             backends: backends.iter().map(|b| (*b, 1, false)).collect(),
             checked: true,
+            connections: Connections::default(),
+            retries: Retries::default(),
+            protocol: HttpProtocol::default(),
+            http2: Http2::default(),
+            max_connections: Vec::new(),
             workers: 1,
             log: AccessLog::default(),
+            others: Vec::new(),
+            no_pool: false,
+            proxy: None,
+            proxy_out: None,
+            front: None,
+            back: None,
         }
     }
 
@@ -111,6 +189,37 @@ impl Setup {
             address: *address,
         };
         self.backends.iter().map(key).collect()
+    }
+
+    fn other_pools(&self) -> Vec<Arc<Pool>> {
+        let other = |(name, backends): &(&str, Vec<SocketAddr>)| {
+            let backend = |(i, address): (usize, &SocketAddr)| plan::Backend {
+                quic_id: None,
+                key: BackendKey {
+                    pool: PoolName::new(*name),
+                    address: *address,
+                },
+                name: Arc::from(format!("{name}{i}")),
+                weight: 1,
+                backup: false,
+                max_connections: None,
+            };
+            Arc::new(Pool {
+                source: None,
+                name: PoolName::new(*name),
+                balance: self.balance,
+                backends: backends.iter().enumerate().map(backend).collect(),
+                check: None,
+                connections: self.connections,
+                retries: self.retries.clone(),
+                protocol: self.protocol,
+                http2: self.http2,
+                tls: self.back.as_ref().map(|_| Box::new(plan_backend_tls())),
+                proxy: self.proxy_out,
+                client_source: None,
+            })
+        };
+        self.others.iter().map(other).collect()
     }
 
     /// The plan for a service of that name at that address.
@@ -123,12 +232,15 @@ impl Setup {
             fall: 2,
             port: None,
             jitter: 0,
+            proxy: None,
         };
         let backend = |(i, (key, (_, weight, backup)))| plan::Backend {
+            quic_id: None,
             key,
             name: Arc::from(format!("b{i}")),
             weight,
             backup,
+            max_connections: self.max_connections.get(i).copied().flatten(),
         };
         let backends = self
             .keys()
@@ -138,7 +250,10 @@ impl Setup {
             .map(backend)
             .collect();
         Arc::new(Plan {
+            export: None,
+            lists: plan::Lists::default(),
             node: Node {
+                tunnel: plan::Tunnel::default(),
                 name: Arc::from("edge-1"),
                 interfaces: Vec::new(),
                 xdp: XdpMode::Off,
@@ -147,25 +262,41 @@ impl Setup {
                 pins: "/nowhere".into(),
                 hash_key: None,
             },
+            access_log: plan::AccessLog::default(),
             admin: plan::Admin {
                 socket: "/nowhere".into(),
                 http: None,
             },
-            pools: vec![Arc::new(Pool {
+            pools: [Arc::new(Pool {
+                source: None,
                 name: PoolName::new("pool"),
                 balance: self.balance,
                 backends,
                 check: self.checked.then_some(check),
-            })],
+                connections: self.connections,
+                retries: self.retries.clone(),
+                protocol: self.protocol,
+                http2: self.http2,
+                tls: self.back.as_ref().map(|_| Box::new(plan_backend_tls())),
+                proxy: self.proxy_out,
+                client_source: None,
+            })]
+            .into_iter()
+            .chain(self.other_pools())
+            .collect(),
             services: vec![Arc::new(Service {
+                per_source: plan::PerSource::default(),
+                proxy: self.proxy.clone(),
+                tls: self.front.as_ref().map(|_| plan_tls()),
                 name: ServiceName::new(service),
                 listen: vec![Listen {
                     addr: at.ip(),
                     first: at.port(),
                     last: at.port(),
                     protocol: Protocol::Tcp,
+                    scope: Scope::Address,
                 }],
-                pool: PoolName::new("pool"),
+                pool: (!self.no_pool).then(|| PoolName::new("pool")),
                 mode: self.mode.clone(),
             })],
         })
@@ -195,8 +326,21 @@ impl Lab {
         })
         .unwrap();
         let (at, sockets) = listen(setup.workers);
+        let fronts = setup
+            .front
+            .iter()
+            .map(|f| (ServiceName::new("www"), Arc::clone(f)))
+            .collect();
+        let plan = setup.plan("www", at);
+        let pools = plan.pools.iter();
+        let backs = setup
+            .back
+            .iter()
+            .flat_map(|b| pools.clone().map(|pool| (pool.name.clone(), Arc::clone(b))))
+            .collect();
+        let ends = TlsEnds { fronts, backs };
         relay
-            .apply(setup.plan("www", at), vec![listener(at, "www", sockets)])
+            .apply_with(plan, vec![listener(at, "www", sockets)], &ends)
             .unwrap();
         Self { relay, at, setup }
     }
@@ -218,11 +362,62 @@ impl Lab {
         self.relay.snapshot().backends[index].counts.clone()
     }
 
+    pub(crate) fn pool(&self) -> PoolCounts {
+        self.relay.snapshot().pools[0].counts.clone()
+    }
+
     /// Waits until that many requests have ended for that reason.
     pub(crate) fn ended(&self, reason: Reason, count: u64) {
         until(&format!("{count} ends for {reason}"), || {
             self.service().ends[reason as usize] == count
         });
+    }
+}
+
+/// A relay whose log is read.
+pub(crate) struct Logged {
+    pub(crate) lab: Lab,
+    path: PathBuf,
+}
+
+impl Logged {
+    pub(crate) fn new(mut setup: Setup, format: LogFormat, null: bool) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "weir-relay-log-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        setup.log = AccessLog {
+            to: LogTarget::File(path.clone()),
+            format,
+            null,
+        };
+        Self {
+            lab: Lab::new(setup),
+            path,
+        }
+    }
+
+    /// All lines, once there are so many.
+    pub(crate) fn lines(&self, count: usize) -> Vec<String> {
+        let read = || std::fs::read_to_string(&self.path).unwrap_or_default();
+        until(&format!("{count} records"), || read().lines().count() >= count);
+        let lines: Vec<_> = read().lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), count, "{lines:#?}");
+        lines
+    }
+
+    /// The last line, once there are so many.
+    pub(crate) fn last(&self, count: usize) -> String {
+        self.lines(count).pop().unwrap()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -241,6 +436,7 @@ pub(crate) fn listener(at: SocketAddr, service: &str, sockets: Vec<OwnedFd>) -> 
         addr: at.ip(),
         port: at.port(),
         protocol: Protocol::Tcp,
+        scope: Scope::Address,
     };
     Listener {
         key,
@@ -412,6 +608,30 @@ impl Raw {
         }
         let rest = self.ahead.split_off(count);
         std::mem::replace(&mut self.ahead, rest)
+    }
+
+    /// As [`Self::exactly`]; None if the other side ends, or breaks off, before anything came.
+    pub(crate) fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.ahead.is_empty() {
+            let mut buf = [0; 16 << 10];
+            match self.stream.read(&mut buf) {
+                Ok(0) => return None,
+                Ok(n) => self.ahead.extend_from_slice(&buf[..n]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        Some(self.exactly(count))
+    }
+
+    /// What was read and not looked at yet.
+    pub(crate) fn take_ahead(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn peeks(&self) -> bool {
+        !self.ahead.is_empty() || matches!(self.stream.peek(&mut [0]), Ok(n) if n > 0)
     }
 
     pub(crate) fn text(&mut self, count: usize) -> String {

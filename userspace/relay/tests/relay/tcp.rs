@@ -106,7 +106,8 @@ fn the_limit_on_connections() {
     let lab = Lab::new(Setup::tcp_with(&[backend.at], |tcp| tcp.connections = 1));
     let client = lab.client();
     let server = backend.accept();
-    lab.client().ends();
+    let (bytes, reset) = lab.client().rest_or_reset();
+    assert_eq!((bytes.as_str(), reset), ("", true));
     lab.ended(Reason::LimitConnections, 1);
     drop((client, server));
     until("there is room again", || lab.service().open == 0);

@@ -27,6 +27,58 @@ pub(crate) enum Request {
     Sysctl { name: Option<String> },
     /// Answered by the [`Tunable`]s as they now are.
     SysctlSet { set: Vec<(String, String)> },
+    /// Answered by [`Flows`]. What is left out is not asked for.
+    Flows {
+        /// Of this service.
+        #[serde(default)]
+        service: Option<String>,
+        /// To this backend: POOL/ADDRESS or POOL/NAME.
+        #[serde(default)]
+        backend: Option<String>,
+        /// Of clients in this network.
+        #[serde(default)]
+        source: Option<String>,
+        /// To virtual addresses in this network.
+        #[serde(default)]
+        destination: Option<String>,
+        /// Only those that have ended.
+        #[serde(default)]
+        closed: bool,
+        /// What comes first: `newest` (the default), `bytes` or `packets`.
+        #[serde(default)]
+        sort: Option<String>,
+        /// How many are shown at most; 0, or left out: 100.
+        #[serde(default)]
+        limit: u32,
+    },
+    /// Answered by [`Lists`].
+    Lists {},
+    /// Keeps networks out. Answered by a [`ListChange`].
+    Ban {
+        networks: Vec<String>,
+        /// None: for good.
+        seconds: Option<u64>,
+    },
+    /// Lets networks in, free of limits. Answered by a [`ListChange`].
+    Allow {
+        networks: Vec<String>,
+        /// None: for good.
+        seconds: Option<u64>,
+    },
+    /// Takes away what was said at run time. Answered by a [`ListChange`].
+    Unlist { networks: Vec<String> },
+    /// Answered by [`Explained`].
+    Explain {
+        /// ADDRESS:PORT.
+        src: String,
+        /// ADDRESS:PORT.
+        dst: String,
+        /// `tcp` or `udp`.
+        protocol: String,
+        /// `tcp`: the flow's first packet rather than one from the middle.
+        #[serde(default)]
+        syn: bool,
+    },
 }
 
 /// An answer, as it goes over the socket.
@@ -79,6 +131,55 @@ pub(crate) struct Status {
     pub(crate) xdp: Xdp,
     pub(crate) processes: Vec<Process>,
     pub(crate) services: Vec<Service>,
+    /// Virtual addresses, and whether routing daemons are told of them. Empty without `[export]`.
+    #[serde(default)]
+    pub(crate) exports: Vec<Exported>,
+    /// Pools whose backends are spoken to over TLS without a look at who they are.
+    #[serde(default)]
+    pub(crate) unverified: Vec<String>,
+    /// Certificates that clients are shown, and those that backends are.
+    #[serde(default)]
+    pub(crate) certificates: Vec<TlsFile>,
+    /// Files of TLS whose content is not what is served, and why.
+    #[serde(default)]
+    pub(crate) tls_troubles: Vec<(String, String)>,
+}
+
+/// A virtual address, and whether there is a route of it for routing daemons.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(crate) struct Exported {
+    pub(crate) address: String,
+    pub(crate) exported: bool,
+}
+
+/// A certificate that a service shows its clients, or the relay a pool's backends.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(crate) struct TlsFile {
+    /// Empty: it is a pool's.
+    pub(crate) service: String,
+    /// Empty: it is a service's.
+    #[serde(default)]
+    pub(crate) pool: String,
+    /// The file of its chain.
+    pub(crate) file: String,
+    pub(crate) subject: String,
+    pub(crate) names: Vec<String>,
+    /// The kind of its key.
+    pub(crate) key: String,
+    /// Its validity, in seconds since 1970.
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    /// Why what stands in its files now is not what is served.
+    pub(crate) trouble: Option<String>,
+}
+
+/// Lists of revoked certificates of a service's clients.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TlsList {
+    pub(crate) service: String,
+    pub(crate) file: String,
+    /// The earliest nextUpdate, in seconds since 1970.
+    pub(crate) next_update: i64,
 }
 
 /// The kernel's part.
@@ -89,12 +190,28 @@ pub(crate) struct Xdp {
     pub(crate) interfaces: Vec<String>,
     /// Virtual addresses that weir keeps on the interfaces.
     pub(crate) addresses: Vec<String>,
+    /// SYNs to the relay are answered by cookies: there is a flood.
+    #[serde(default)]
+    pub(crate) syncookies: bool,
+    #[serde(default)]
+    pub(crate) listed: ListCounts,
+}
+
+/// How many networks are listed.
+#[derive(Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ListCounts {
+    /// By the configuration and operators.
+    pub(crate) allow: usize,
+    /// By the configuration and operators.
+    pub(crate) ban: usize,
+    /// Banned for going beyond limits, as of a few seconds ago.
+    pub(crate) overload: usize,
 }
 
 /// A process of this weir.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(crate) struct Process {
-    /// `control`, `relay` or `health`.
+    /// `control`, `relay`, `health` or `keys`.
     pub(crate) role: String,
     /// None while it is being started.
     pub(crate) pid: Option<u32>,
@@ -114,15 +231,39 @@ pub(crate) struct Service {
     /// `l4`, `tcp` or `http`.
     pub(crate) mode: String,
     pub(crate) listen: Vec<String>,
-    pub(crate) pool: String,
-    /// `up`: some backend takes traffic; `down`: none does.
+    /// The pool that it goes to, unless a rule says otherwise.
+    pub(crate) pool: Option<String>,
+    /// All pools that it may go to, that one first.
+    pub(crate) pools: Vec<PoolUse>,
+    /// `up`: some backend takes traffic, or none is needed; `down`: none does.
     pub(crate) state: String,
+    /// Of all its pools together.
     pub(crate) backends_in_use: usize,
     pub(crate) backends: usize,
     /// Connections (relay) or flows (L4) since the start.
     pub(crate) connections: u64,
     /// Requests since the start, for `http`.
     pub(crate) requests: u64,
+}
+
+/// A pool, as a service has it.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(crate) struct PoolUse {
+    pub(crate) pool: String,
+    pub(crate) backends_in_use: usize,
+    pub(crate) backends: usize,
+}
+
+impl Service {
+    /// Its pools, for people.
+    pub(crate) fn pool_names(&self) -> String {
+        let names: Vec<_> = self.pools.iter().map(|p| p.pool.as_str()).collect();
+        if names.is_empty() {
+            "-".to_owned()
+        } else {
+            names.join(",")
+        }
+    }
 }
 
 /// All pools.
@@ -138,6 +279,9 @@ pub(crate) struct Pool {
     pub(crate) balance: String,
     /// What is checked, for people: `http GET /healthz every 2s`, or `none`.
     pub(crate) check: String,
+    /// How its backends are spoken to over TLS, for people. Empty: they are spoken to without.
+    #[serde(default)]
+    pub(crate) tls: String,
     pub(crate) backends: Vec<Backend>,
 }
 
@@ -203,6 +347,111 @@ pub(crate) struct Reloaded {
     pub(crate) changes: Vec<String>,
 }
 
+/// Flows that the kernel remembers.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flows {
+    /// How many there are.
+    pub(crate) total: u64,
+    /// How many the filter took.
+    pub(crate) matched: u64,
+    /// Every packet of a recorded flow is counted.
+    pub(crate) accounting: bool,
+    /// The first of them.
+    pub(crate) flows: Vec<Flow>,
+}
+
+/// A flow.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) client: String,
+    pub(crate) vip: String,
+    /// `tcp` or `udp`.
+    pub(crate) protocol: String,
+    /// None: one that is gone, and forgotten.
+    pub(crate) service: Option<String>,
+    /// POOL/ADDRESS; None: one that is gone, and forgotten.
+    pub(crate) backend: Option<String>,
+    /// `full-nat`: what the backend takes for the client.
+    pub(crate) source: Option<String>,
+    pub(crate) age_seconds: u32,
+    /// None: it was never looked up since it was recorded.
+    pub(crate) idle_seconds: Option<u32>,
+    /// None: none were counted.
+    pub(crate) packets: Option<u64>,
+    pub(crate) bytes: Option<u64>,
+    /// `open` or `closed`; of `full-nat` also `unanswered` and `closing`.
+    pub(crate) state: String,
+}
+
+/// What would become of a packet, and why.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Explained {
+    /// `forward`, `reply`, `pass` or `drop`.
+    pub(crate) verdict: String,
+    pub(crate) reason: String,
+    /// What docs/reasons.md says of the reason.
+    pub(crate) meaning: String,
+    /// The service that it is for, or an answer of.
+    pub(crate) service: Option<String>,
+    /// None when no ring was asked.
+    pub(crate) slot: Option<Slot>,
+    /// POOL/ADDRESS of the backend that takes it, or that it comes from.
+    pub(crate) backend: Option<String>,
+    /// The rule that chose the backend, as docs/observing.md lists them.
+    pub(crate) rule: Option<String>,
+    /// The same for people.
+    pub(crate) why: Option<String>,
+    /// What the flow table has, where it was asked.
+    pub(crate) record: Option<Record>,
+    /// What the lists say of the source, for people.
+    pub(crate) listed: Option<String>,
+    pub(crate) way: Option<Way>,
+    /// What is sent; None: nothing is.
+    pub(crate) becomes: Option<Becomes>,
+    /// What would be counted beside the reason, in order.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The slot of a ring that a flow falls on.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) index: u32,
+    pub(crate) of: u32,
+    pub(crate) current: Option<String>,
+    pub(crate) previous: Option<String>,
+    /// Since the last change; None: never, or long ago.
+    pub(crate) changed_seconds: Option<u32>,
+}
+
+/// A flow in the flow table.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) backend: Option<String>,
+    pub(crate) age_seconds: u32,
+    pub(crate) closed: bool,
+}
+
+/// A way out of the box.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The kernel's routes are asked packet by packet; then the rest is not known.
+    pub(crate) asked: bool,
+    pub(crate) interface: Option<String>,
+    /// Link address of the next hop.
+    pub(crate) link: Option<String>,
+    pub(crate) mtu: Option<u32>,
+}
+
+/// A packet as it is sent.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Becomes {
+    pub(crate) src: String,
+    pub(crate) dst: String,
+    /// Of the packet around it, by `ipip`.
+    pub(crate) outer_src: Option<String>,
+    pub(crate) outer_dst: Option<String>,
+}
+
 /// A tunable.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tunable {
@@ -215,6 +464,34 @@ pub(crate) struct Tunable {
     pub(crate) live: bool,
     pub(crate) range: String,
     pub(crate) description: String,
+}
+
+/// All networks that are listed.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lists {
+    pub(crate) lists: Vec<Listed>,
+}
+
+/// A network that is listed.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) network: String,
+    /// `allow` or `ban`.
+    pub(crate) rule: String,
+    /// `configuration`, `operator` or `overload`.
+    pub(crate) origin: String,
+    /// None: for good.
+    pub(crate) seconds_left: Option<u64>,
+}
+
+/// What was listed at run time, or taken from the lists.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListChange {
+    pub(crate) networks: Vec<String>,
+    /// `allow`, `ban` or `none`.
+    pub(crate) rule: String,
+    /// None: for good.
+    pub(crate) seconds: Option<u64>,
 }
 
 #[cfg(test)]
@@ -234,11 +511,46 @@ mod tests {
                     wish: "drain".into(),
                 },
             ),
+            (r#"{"command":"lists"}"#, Request::Lists {}),
+            (
+                r#"{"command":"ban","networks":["192.0.2.0/24"],"seconds":600}"#,
+                Request::Ban {
+                    networks: vec!["192.0.2.0/24".into()],
+                    seconds: Some(600),
+                },
+            ),
+            (
+                r#"{"command":"unlist","networks":["192.0.2.0/24"]}"#,
+                Request::Unlist {
+                    networks: vec!["192.0.2.0/24".into()],
+                },
+            ),
             (r#"{"command":"sysctl"}"#, Request::Sysctl { name: None }),
             (
                 r#"{"command":"sysctl-set","set":[["weir.relay.drain","5s"]]}"#,
                 Request::SysctlSet {
                     set: vec![("weir.relay.drain".into(), "5s".into())],
+                },
+            ),
+            (
+                r#"{"command":"flows","source":"10.0.0.0/8","limit":5}"#,
+                Request::Flows {
+                    service: None,
+                    backend: None,
+                    source: Some("10.0.0.0/8".into()),
+                    destination: None,
+                    closed: false,
+                    sort: None,
+                    limit: 5,
+                },
+            ),
+            (
+                r#"{"command":"explain","src":"198.51.100.7:40000","dst":"192.0.2.10:80","protocol":"tcp"}"#,
+                Request::Explain {
+                    src: "198.51.100.7:40000".into(),
+                    dst: "192.0.2.10:80".into(),
+                    protocol: "tcp".into(),
+                    syn: false,
                 },
             ),
         ];

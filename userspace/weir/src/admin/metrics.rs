@@ -2,7 +2,10 @@
 //!
 //! Owns names, units, help and labels. Names begin with `weir_` and are in base units; labels are bounded by the
 //! configuration (`service`, `pool`, `backend`) or by a list in the code (`reason`, `cause`, `state`, …).
-//! docs/metrics.md describes each family; a test holds it to that.
+//! docs/metrics.md describes each family; a test holds it to that. The relay's families are `relay.rs`.
+
+mod relay;
+mod tls;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,8 @@ use prometheus::{
 use weir_core::health::{Admin, State};
 
 use crate::{
-    admin::api::{Pools, Status},
+    admin::api::{Pools, Status, TlsList, Xdp},
+    control::FlowTables,
     ipc::stats::{Latency, RelayStats},
 };
 
@@ -30,8 +34,19 @@ pub(crate) struct Scrape {
     /// Seconds since the epoch.
     pub(crate) started: f64,
     pub(crate) reloads_refused: u64,
+    pub(crate) tls: Tls,
     /// Seconds that the last check of each backend took, by pool and address.
     pub(crate) check_seconds: Vec<(String, String, f64)>,
+}
+
+/// Certificates and keys.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tls {
+    /// Signatures made, and requests for one refused. None: there is no keys process.
+    pub(crate) signatures: Option<(u64, u64)>,
+    /// Files, how often the new content of each was refused, and whether what is served is not what it holds.
+    pub(crate) files: Vec<(String, u64, bool)>,
+    pub(crate) lists: Vec<TlsList>,
 }
 
 /// The kernel's counters.
@@ -41,6 +56,9 @@ pub(crate) struct L4 {
     pub(crate) reasons: Vec<(&'static str, &'static str, u64)>,
     /// What happened beside a verdict.
     pub(crate) notes: Vec<(&'static str, u64)>,
+    /// Backends by how packets find the next hop.
+    pub(crate) next_hops: Vec<(&'static str, u64)>,
+    pub(crate) flow_tables: FlowTables,
     pub(crate) services: Vec<(String, weir_abi::Traffic)>,
     pub(crate) backends: Vec<(String, String, weir_abi::Traffic)>,
 }
@@ -139,9 +157,10 @@ pub(crate) fn render(scrape: &Scrape) -> anyhow::Result<String> {
     let mut families = Families::default();
     node(&mut families, scrape);
     backends(&mut families, scrape);
-    relay(&mut families, &scrape.relay);
+    relay::relay(&mut families, &scrape.relay);
+    tls::families(&mut families, scrape);
     if let Some(l4) = &scrape.l4 {
-        packets(&mut families, l4);
+        packets(&mut families, l4, &scrape.status.xdp);
     }
     let mut text = Vec::new();
     TextEncoder::new().encode(&families.list, &mut text)?;
@@ -191,6 +210,14 @@ fn node(out: &mut Families, scrape: &Scrape) {
         &[],
         flag(status.reload_error.is_none()),
     );
+    for export in &status.exports {
+        out.gauge(
+            "weir_address_exported",
+            "1 when there is a route for routing daemons.",
+            &[("address", &export.address)],
+            flag(export.exported),
+        );
+    }
     for process in &status.processes {
         let labels: Labels<'_> = &[("role", &process.role)];
         out.gauge(
@@ -207,17 +234,19 @@ fn node(out: &mut Families, scrape: &Scrape) {
         );
     }
     for service in &status.services {
-        let labels: Labels<'_> = &[
-            ("service", &service.name),
-            ("mode", &service.mode),
-            ("pool", &service.pool),
-        ];
-        out.gauge(
-            "weir_service_backends_in_use",
-            "Backends of the service's pool that are given new traffic.",
-            labels,
-            f64::from(u32::try_from(service.backends_in_use).unwrap_or(u32::MAX)),
-        );
+        for pool in &service.pools {
+            let labels: Labels<'_> = &[
+                ("service", &service.name),
+                ("mode", &service.mode),
+                ("pool", &pool.pool),
+            ];
+            out.gauge(
+                "weir_service_backends_in_use",
+                "Backends of a pool of the service that are given new traffic.",
+                labels,
+                f64::from(u32::try_from(pool.backends_in_use).unwrap_or(u32::MAX)),
+            );
+        }
     }
 }
 
@@ -283,148 +312,57 @@ fn backends(out: &mut Families, scrape: &Scrape) {
     }
 }
 
-fn relay(out: &mut Families, stats: &RelayStats) {
-    for s in &stats.services {
-        let base = ("service", s.service.as_str());
-        out.counter(
-            "weir_relay_connections_total",
-            "Client connections accepted.",
-            &[base],
-            s.accepted,
+#[expect(clippy::cast_precision_loss, reason = "Prometheus counts in f64")]
+fn flow_tables(out: &mut Families, seen: &FlowTables) {
+    for table in &seen.tables {
+        let name = table.name.to_lowercase();
+        let labels: Labels<'_> = &[("table", &name)];
+        out.gauge(
+            "weir_xdp_flow_entries",
+            "Flows that the kernel remembers, as the last sweep found them.",
+            labels,
+            table.entries as f64,
         );
-        gauge_count(
-            out,
-            "weir_relay_connections_open",
-            "Client connections open.",
-            &[base],
-            s.open,
+        out.gauge(
+            "weir_xdp_flow_capacity",
+            "Flows that there is room for.",
+            labels,
+            table.capacity as f64,
         );
-        out.counter(
-            "weir_relay_connections_refused_total",
-            "Client connections closed at once because of the service's limit.",
-            &[base],
-            s.refused,
-        );
-        out.counter(
-            "weir_relay_requests_total",
-            "Requests begun.",
-            &[base],
-            s.requests,
-        );
-        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(s.responses) {
+        for (why, count) in [("ended", table.ended), ("evicted", table.evicted)] {
             out.counter(
-                "weir_relay_responses_total",
-                "Final responses, by class.",
-                &[base, ("code", class)],
+                "weir_xdp_flows_swept_total",
+                "Flows that were taken out of a table.",
+                &[("table", &name), ("why", why)],
                 count,
             );
         }
-        for (reason, count) in &s.ends {
-            let labels = [base, ("reason", reason.as_str())];
-            out.counter(
-                "weir_relay_ends_total",
-                "Ends of requests and relayed connections.",
-                &labels,
-                *count,
+    }
+    for source in &seen.ports {
+        let address = source.ports.source.to_string();
+        let ports = &source.ports.ports;
+        for (state, count) in [
+            ("free", ports.free),
+            ("in-use", ports.in_use),
+            ("waiting", ports.waiting),
+        ] {
+            out.gauge(
+                "weir_xdp_nat_ports",
+                "Ports of a source address of full-nat that one CPU has towards one backend: those with the fewest free.",
+                &[("source", &address), ("state", state)],
+                count as f64,
             );
         }
-        out.counter(
-            "weir_relay_retries_total",
-            "Requests sent a second time.",
-            &[base],
-            s.retries,
-        );
-        for (direction, bytes) in [("in", s.bytes_in), ("out", s.bytes_out)] {
-            let labels = [base, ("direction", direction)];
-            out.counter(
-                "weir_relay_client_bytes_total",
-                "Bytes from (in) and to (out) clients.",
-                &labels,
-                bytes,
-            );
-        }
-        out.histogram(
-            "weir_relay_request_duration_seconds",
-            "From a request's whole head to its response's last byte.",
-            &[base],
-            &s.total,
-        );
-        out.histogram(
-            "weir_relay_response_head_seconds",
-            "From a request's whole head to its response's head.",
-            &[base],
-            &s.first_byte,
+        out.gauge(
+            "weir_xdp_nat_seconds_to_exhaustion",
+            "When some CPU will have no free port of a source address, if it goes on like this.",
+            &[("source", &address)],
+            source.exhausted_in.unwrap_or(f64::INFINITY),
         );
     }
-    for b in &stats.backends {
-        let address = b.address.to_string();
-        let base = [("pool", b.pool.as_str()), ("backend", address.as_str())];
-        out.counter(
-            "weir_relay_backend_connections_total",
-            "Connections established to the backend.",
-            &base,
-            b.connections,
-        );
-        gauge_count(
-            out,
-            "weir_relay_backend_connections_idle",
-            "Idle connections kept for reuse.",
-            &base,
-            b.idle,
-        );
-        out.counter(
-            "weir_relay_backend_requests_total",
-            "Requests (or connections) sent to it.",
-            &base,
-            b.requests,
-        );
-        out.counter(
-            "weir_relay_backend_reused_total",
-            "Requests sent on a connection used before.",
-            &base,
-            b.reused,
-        );
-        gauge_count(
-            out,
-            "weir_relay_backend_in_flight",
-            "Requests (or connections) it is serving.",
-            &base,
-            b.in_flight,
-        );
-        for (cause, count) in &b.errors {
-            let labels = [base[0], base[1], ("cause", cause.as_str())];
-            out.counter(
-                "weir_relay_backend_errors_total",
-                "Tries that failed.",
-                &labels,
-                *count,
-            );
-        }
-        for (direction, bytes) in [("in", b.bytes_in), ("out", b.bytes_out)] {
-            let labels = [base[0], base[1], ("direction", direction)];
-            out.counter(
-                "weir_relay_backend_bytes_total",
-                "Bytes from (in) and to (out) the backend.",
-                &labels,
-                bytes,
-            );
-        }
-    }
-    out.counter(
-        "weir_relay_log_dropped_total",
-        "Access records lost because the log could not keep up.",
-        &[],
-        stats.log_dropped,
-    );
-    out.counter(
-        "weir_relay_accept_paused_total",
-        "Times that accepting paused because descriptors or memory had run out.",
-        &[],
-        stats.accept_paused,
-    );
 }
 
-fn packets(out: &mut Families, l4: &L4) {
+fn packets(out: &mut Families, l4: &L4, xdp: &Xdp) {
     for (reason, verdict, count) in &l4.reasons {
         let labels: Labels<'_> = &[("verdict", verdict), ("reason", reason)];
         out.counter(
@@ -440,6 +378,36 @@ fn packets(out: &mut Families, l4: &L4) {
             "What happened beside a verdict.",
             &[("event", note)],
             *count,
+        );
+    }
+    for (state, backends) in &l4.next_hops {
+        gauge_count(
+            out,
+            "weir_xdp_next_hops",
+            "Backends whose next hop is known in advance (resolved), or asked for with each packet (asked).",
+            &[("state", state)],
+            *backends,
+        );
+    }
+    flow_tables(out, &l4.flow_tables);
+    out.gauge(
+        "weir_xdp_syncookies",
+        "1 while SYNs to the relay are answered by cookies.",
+        &[],
+        flag(xdp.syncookies),
+    );
+    let listed = &xdp.listed;
+    for (kind, count) in [
+        ("allow", listed.allow),
+        ("ban", listed.ban),
+        ("overload", listed.overload),
+    ] {
+        gauge_count(
+            out,
+            "weir_xdp_list_entries",
+            "Networks that are listed.",
+            &[("kind", kind)],
+            count as u64,
         );
     }
     for (service, traffic) in &l4.services {

@@ -76,7 +76,7 @@ pub(crate) fn render(status: &Status, pools: &Pools) -> String {
             state(&s.state),
             s.backends_in_use,
             s.backends,
-            escape(&s.pool),
+            escape(&s.pool_names()),
             escape(&s.listen.join(" ")),
             s.connections,
             if s.mode == "http" {
@@ -89,11 +89,15 @@ pub(crate) fn render(status: &Status, pools: &Pools) -> String {
     out += "</table>";
     for pool in &pools.pools {
         out += &format!(
-            "<h2>Pool {}</h2><p>{}, check {}</p><table><tr><th>Backend<th>Name<th>Weight<th>State<th>Wish<th>Since<th>In \
+            "<h2>Pool {}</h2><p>{}, check {}{}</p><table><tr><th>Backend<th>Name<th>Weight<th>State<th>Wish<th>Since<th>In \
              use<th>Cause</tr>",
             escape(&pool.name),
             escape(&pool.balance),
-            escape(&pool.check)
+            escape(&pool.check),
+            match pool.tls.as_str() {
+                "" => String::new(),
+                tls => format!(", {}", escape(tls)),
+            }
         );
         for b in &pool.backends {
             out += &format!(

@@ -8,24 +8,27 @@ use tokio::sync::oneshot;
 use weir_core::{
     engine::BackendView,
     health::{Admin, Outcome, State},
-    ids::BackendKey,
+    ids::{BackendKey, Shown},
     plan::{Balance, Check, CheckKind, Mode, XdpMode},
 };
+use weir_datapath::Rule;
 
 use super::{
     Ask,
     child::Child,
+    keys,
     state::{Control, RelayPhase, STATS_WAIT, Waiting},
 };
 use crate::{
     admin::{
         api::{
-            Answer, Backend, Changed, Checks, Pool, Pools, Process, Request, Service, Status, Traffic,
-            Tunable, Xdp,
+            Answer, Backend, Changed, Checks, ListCounts, Pool, PoolUse, Pools, Process, Request, Service,
+            Status, Traffic, Tunable, Xdp,
         },
-        metrics::Scrape,
+        metrics::{Scrape, Tls},
     },
     ipc::ToRelay,
+    tls,
 };
 
 /// Questions that wait at once; more are answered without fresh counters.
@@ -49,6 +52,30 @@ impl Control {
                 let _ = reply.send(Answer::error("weir is stopping"));
             }
             Ask::Request(Request::SysctlSet { set }, reply) => self.set_tunables(set, reply).await,
+            Ask::Request(
+                Request::Explain {
+                    src,
+                    dst,
+                    protocol,
+                    syn,
+                },
+                reply,
+            ) => {
+                let _ = reply.send(self.explain(&src, &dst, &protocol, syn));
+            }
+            Ask::Request(request @ Request::Flows { .. }, reply) => self.list_flows(&request, reply),
+            Ask::Request(Request::Lists {}, reply) => {
+                let _ = reply.send(self.lists());
+            }
+            Ask::Request(Request::Ban { networks, seconds }, reply) => {
+                let _ = reply.send(self.list(&networks, Rule::Ban, seconds));
+            }
+            Ask::Request(Request::Allow { networks, seconds }, reply) => {
+                let _ = reply.send(self.list(&networks, Rule::Allow, seconds));
+            }
+            Ask::Request(Request::Unlist { networks }, reply) => {
+                let _ = reply.send(self.unlist(&networks));
+            }
             Ask::Request(Request::Status {} | Request::Pools {}, _) | Ask::View(_) | Ask::Scrape(_) => {
                 self.ask_relay_first(ask).await;
             }
@@ -135,14 +162,14 @@ impl Control {
     }
 
     /// A backend by POOL/ADDRESS or POOL/NAME.
-    fn find_backend(&self, name: &str) -> Option<BackendKey> {
+    pub(super) fn find_backend(&self, name: &str) -> Option<BackendKey> {
         let (pool, rest) = name.split_once('/')?;
         let pool = self.loaded.plan.pools.iter().find(|p| p.name.as_str() == pool)?;
         let address = rest.parse().ok();
-        let found = pool
-            .backends
-            .iter()
-            .find(|b| Some(b.key.address) == address || *b.name == *rest)?;
+        let found = pool.backends.iter().find(|b| {
+            let typed = Some(b.key.address) == address || Shown(b.key.address).to_string() == rest;
+            typed || *b.name == *rest
+        })?;
         Some(found.key.clone())
     }
 
@@ -193,6 +220,10 @@ impl Control {
             restarts: 0,
             adopted: false,
         };
+        let mut processes = vec![control, process(&self.relay), process(&self.health)];
+        if keys::wanted(plan) {
+            processes.push(process(&self.keys.child));
+        }
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: plan.node.name.to_string(),
@@ -215,9 +246,20 @@ impl Control {
                     .as_ref()
                     .map(super::kernel::Kernel::addresses_kept)
                     .unwrap_or_default(),
+                syncookies: self.kernel.as_ref().is_some_and(|k| k.flood.is_on()),
+                listed: self.kernel.as_ref().map_or_else(ListCounts::default, |k| {
+                    let weir_datapath::ListCounts { allow, ban, overload } = k.list_counts();
+                    ListCounts { allow, ban, overload }
+                }),
             },
-            processes: vec![control, process(&self.relay), process(&self.health)],
+            processes,
             services: plan.services.iter().map(|s| self.service(s)).collect(),
+            exports: self.exports(),
+            unverified: tls::unverified_pools(&self.loaded.plan)
+                .map(str::to_owned)
+                .collect(),
+            certificates: self.tls_files().0,
+            tls_troubles: self.tls_troubles(),
         }
     }
 
@@ -229,6 +271,9 @@ impl Control {
         }
         if self.health.link.is_none() {
             list.push("the health process".to_owned());
+        }
+        if self.keys.child.link.is_none() && keys::wanted(&self.loaded.plan) {
+            list.push("the keys process".to_owned());
         }
         let pending = self
             .engine
@@ -243,8 +288,19 @@ impl Control {
     }
 
     fn service(&self, service: &weir_core::plan::Service) -> Service {
-        let usable = self.engine.usable(&service.pool).unwrap_or_default();
-        let in_use = usable.iter().filter(|u| u.weight > 0).count();
+        let pools: Vec<_> = service
+            .pools()
+            .into_iter()
+            .map(|name| {
+                let usable = self.engine.usable(name).unwrap_or_default();
+                PoolUse {
+                    pool: name.to_string(),
+                    backends_in_use: usable.iter().filter(|u| u.weight > 0).count(),
+                    backends: usable.len(),
+                }
+            })
+            .collect();
+        let in_use = pools.iter().map(|p| p.backends_in_use).sum();
         let counted = self
             .stats
             .services
@@ -266,11 +322,17 @@ impl Control {
         Service {
             name: service.name.to_string(),
             mode: mode.to_owned(),
-            listen: service.listen.iter().map(listen).collect(),
-            pool: service.pool.to_string(),
-            state: if in_use > 0 { "up" } else { "down" }.to_owned(),
+            listen: service.listen.iter().map(ToString::to_string).collect(),
+            pool: service.pool.as_ref().map(ToString::to_string),
+            state: if in_use > 0 || pools.is_empty() {
+                "up"
+            } else {
+                "down"
+            }
+            .to_owned(),
             backends_in_use: in_use,
-            backends: usable.len(),
+            backends: pools.iter().map(|p| p.backends).sum(),
+            pools,
             connections,
             requests,
         }
@@ -295,6 +357,7 @@ impl Control {
                 .check
                 .as_ref()
                 .map_or_else(|| "none".to_owned(), describe),
+            tls: view.pool.tls.as_deref().map_or_else(String::new, tls::describe),
             backends: view
                 .backends
                 .iter()
@@ -342,7 +405,7 @@ impl Control {
                 let key = &b.backend.key;
                 Some((
                     key.pool.to_string(),
-                    key.address.to_string(),
+                    Shown(key.address).to_string(),
                     last.result.took.as_secs_f64(),
                 ))
             })
@@ -354,6 +417,11 @@ impl Control {
             l4: self.kernel.as_ref().map(super::kernel::Kernel::counters),
             started: self.started_epoch,
             reloads_refused: self.reloads_refused,
+            tls: Tls {
+                signatures: keys::wanted(&self.loaded.plan).then_some((self.keys.signed, self.keys.refused)),
+                files: self.certificates.files().collect(),
+                lists: self.tls_files().1,
+            },
             check_seconds,
         }
     }
@@ -390,19 +458,6 @@ fn tunable(setting: &weir_config::tunables::Setting<'_>) -> Tunable {
     }
 }
 
-fn listen(entry: &weir_core::plan::Listen) -> String {
-    let address = match entry.addr {
-        std::net::IpAddr::V4(v4) => v4.to_string(),
-        std::net::IpAddr::V6(v6) => format!("[{v6}]"),
-    };
-    let ports = if entry.first == entry.last {
-        entry.first.to_string()
-    } else {
-        format!("{}-{}", entry.first, entry.last)
-    };
-    format!("{address}:{ports}/{}", entry.protocol.as_str())
-}
-
 fn describe(check: &Check) -> String {
     let what = match &check.kind {
         CheckKind::Tcp => "tcp".to_owned(),
@@ -432,7 +487,7 @@ fn backend(view: &BackendView<'_>, traffic: Traffic, now: Instant) -> Backend {
         Outcome::Failed(failure) => failure.to_string(),
     });
     Backend {
-        address: view.backend.key.address.to_string(),
+        address: Shown(view.backend.key.address).to_string(),
         name: view.backend.name.to_string(),
         weight: view.backend.weight,
         backup: view.backend.backup,

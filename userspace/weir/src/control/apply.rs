@@ -15,15 +15,20 @@ use anyhow::{anyhow, bail};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 use weir_core::{
-    ids::ListenKey,
-    plan::{Listen, Mode, Plan, Service, XdpMode},
+    engine::Usable,
+    ids::{ListenKey, Scope},
+    plan::{FlowHash, Forward, L4, Listen, Mode, Plan, Pool, Service, XdpMode},
 };
 use weir_datapath::{
-    Wanted, WantedAction, WantedBackend, WantedNat, WantedService,
+    Wanted, WantedAction, WantedBackend, WantedForward, WantedService, WantedSources,
     listen::{self, How, ListenOptions},
 };
 
-use super::state::{Control, PendingReload};
+use super::{
+    certificates::Looked,
+    sources,
+    state::{Control, PendingReload},
+};
 use crate::{
     admin::api::{Answer, Reloaded},
     context::{self, Loaded},
@@ -57,7 +62,8 @@ pub(super) fn steered_keys(plan: &Plan) -> impl Iterator<Item = ListenKey> {
 
 /// Whether a socket is bound as a listener of the plan would be now.
 pub(super) fn is_bound_for(plan: &Plan, key: ListenKey, socket: &OwnedFd) -> bool {
-    let steered = plan.node.xdp != XdpMode::Off && Listen::is_virtual_address(key.addr);
+    let steered = plan.node.xdp != XdpMode::Off
+        && (key.scope != Scope::Address || Listen::is_virtual_address(key.addr));
     let bound = rustix::net::getsockname(socket)
         .ok()
         .and_then(|a| std::net::SocketAddr::try_from(a).ok());
@@ -67,6 +73,33 @@ pub(super) fn is_bound_for(plan: &Plan, key: ListenKey, socket: &OwnedFd) -> boo
             true => bound.ip().is_loopback(),
             false => bound == std::net::SocketAddr::new(key.addr, key.port),
         })
+}
+
+/// An L4 service as XDP needs it. `usable` says of each backend, in order of the plan, what it may be used for.
+fn forward(l4: &L4, pool: Option<&Pool>, usable: &[Usable]) -> WantedForward {
+    let backends = pool.map(|p| p.backends.as_slice()).unwrap_or_default();
+    let backends = backends.iter().zip(usable).map(|(b, u)| WantedBackend {
+        key: b.key.clone(),
+        weight: u.weight.into(),
+        alive: u.alive,
+        // Another hash asks for none: connections of such a service are placed by flow.
+        quic_id: b.quic_id.filter(|_| matches!(l4.hash, FlowHash::Quic { .. })),
+    });
+    let sources = pool.filter(|_| l4.forward == Forward::FullNat).and_then(|pool| {
+        Some(WantedSources {
+            pool: pool.name.clone(),
+            ports: pool.source.as_ref()?.nat_pool()?,
+        })
+    });
+    WantedForward {
+        mode: l4.forward,
+        ring_size: l4.ring_size,
+        backends: backends.collect(),
+        hash: l4.hash,
+        on_backend_down: l4.on_backend_down,
+        mss: l4.mss,
+        sources,
+    }
 }
 
 impl Control {
@@ -83,33 +116,22 @@ impl Control {
             if keys.is_empty() {
                 continue;
             }
-            let action = match &service.mode {
-                Mode::L4(l4) => {
-                    let usable = self.engine.usable(&service.pool).unwrap_or_default();
-                    let backends = plan
-                        .pool(&service.pool)
-                        .map(|p| p.backends.as_slice())
-                        .unwrap_or_default();
-                    let backends = backends
-                        .iter()
-                        .zip(usable)
-                        .map(|(b, u)| WantedBackend {
-                            key: b.key.clone(),
-                            weight: u.weight.into(),
-                            alive: u.alive,
-                        })
-                        .collect();
-                    WantedAction::Nat(WantedNat {
-                        ring_size: l4.ring_size,
-                        backends,
-                    })
-                }
-                Mode::Tcp(_) | Mode::Http(_) => WantedAction::Relay,
-            };
+            let own = service.pool.as_ref();
+            let usable = |name| self.engine.usable(name).unwrap_or_default();
             services.push(WantedService {
                 name: service.name.clone(),
                 keys,
-                action,
+                action: match &service.mode {
+                    Mode::L4(l4) => {
+                        let pool = own.and_then(|name| plan.pool(name));
+                        let usable = own.map(usable).unwrap_or_default();
+                        WantedAction::Forward(forward(l4, pool.map(|p| &**p), &usable))
+                    }
+                    Mode::Tcp(_) | Mode::Http(_) => WantedAction::Relay {
+                        up: self.engine.serves(service),
+                    },
+                },
+                per_source: service.per_source,
             });
         }
         Wanted { services }
@@ -129,7 +151,11 @@ impl Control {
             };
             for entry in &service.listen {
                 let steered = plan.node.xdp != XdpMode::Off && entry.is_virtual();
-                let how = if steered { How::Steered } else { How::Bound };
+                let how = match (entry.is_transparent(), steered) {
+                    (true, _) => How::Transparent,
+                    (false, true) => How::Steered,
+                    (false, false) => How::Bound,
+                };
                 for key in entry.keys().filter(|key| !self.listeners.contains_key(key)) {
                     let sockets = listen::bind(key, how, self.workers, &options)
                         .map_err(|e| anyhow!("service {}: {e}", service.name))?;
@@ -142,11 +168,15 @@ impl Control {
 
     /// Reads the configuration again and applies it, answering when the relay has it too.
     pub(super) async fn reload(&mut self, mut reply: Option<oneshot::Sender<Answer>>) {
+        let looked = Looked::at(&self.loaded.plan);
         let read = context::reload(&self.config_path, &self.loaded).map_err(|report| anyhow!("{report}"));
         let result = match read {
             Ok(loaded) => self.put_in_force(loaded, &mut reply).await,
             Err(error) => Err(error),
         };
+        if result.is_ok() {
+            self.certificates.taken(&self.loaded.plan, Some(looked));
+        }
         if let Err(error) = result {
             let text = format!("{error:#}");
             error!(
@@ -177,7 +207,18 @@ impl Control {
             bail!("these changes need a restart of weir: {}", fixed.join("; "));
         }
         let plan = Arc::clone(&loaded.plan);
+        sources::check(&plan, self.kernel.as_ref()).await?;
+        if let Some(kernel) = &self.kernel {
+            kernel.check_intake(&plan).await?;
+        }
         let opened = self.open_listeners(&plan)?;
+        // Keys of both plans are held until the relay has gone over.
+        if self.hold_keys(&plan).await? {
+            self.connect_signers().await?;
+        }
+        if let Some(kernel) = &mut self.kernel {
+            kernel.source_addresses(&plan).await?;
+        }
 
         // From here on it is in force.
         let changes: Vec<_> = changes.iter().map(ToString::to_string).collect();
@@ -191,7 +232,8 @@ impl Control {
         self.engine.apply(Arc::clone(&plan), Instant::now());
         self.carry_out().await;
         // What goes wrong now is told, and tried again by the tick; it must not keep the rest from following.
-        let troubles = self.follow_in_kernel(&plan).await;
+        let mut troubles = self.follow_in_kernel(&plan).await;
+        troubles.extend(self.export().await.err().map(|error| format!("{error:#}")));
         self.configure_relay().await?;
         let done = Reloaded {
             generation: self.generation,
@@ -235,9 +277,11 @@ impl Control {
             return Vec::new();
         };
         let done = [
-            kernel.tune(self.loaded.source.tunables.values()),
+            kernel.tune(self.loaded.source.tunables.values(), plan.node.tunnel),
+            kernel.lists(&plan.lists),
             kernel.reconcile(&wanted),
             kernel.steer(plan, &self.listeners),
+            kernel.take_in(plan, &self.listeners, true).await,
             kernel.addresses(plan).await,
         ];
         done.into_iter()

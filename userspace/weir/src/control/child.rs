@@ -40,6 +40,7 @@ const SETTLED: Duration = Duration::from_secs(30);
 pub(crate) enum Role {
     Relay,
     Health,
+    Keys,
 }
 
 impl Role {
@@ -48,6 +49,7 @@ impl Role {
         match self {
             Self::Relay => "relay",
             Self::Health => "health",
+            Self::Keys => "keys",
         }
     }
 }

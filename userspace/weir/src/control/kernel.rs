@@ -1,44 +1,67 @@
-//! Control's hold on the kernel: the datapath's maps and links, the virtual addresses, the next hops.
+//! Control's hold on the kernel: the datapath's maps and links, the virtual addresses, the next hops, what is taken in.
 //!
 //! Exists only when XDP is in use. Translates between the plan's words and `weir-datapath`'s; decides nothing.
+
+mod take;
 
 use std::{
     collections::BTreeMap,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{error, info, warn};
-use weir_abi::{Traffic, Verdict};
+use weir_abi::Traffic;
 use weir_config::tunables::Values;
 use weir_core::{
-    ids::{BackendKey, ListenKey, ServiceName},
-    plan::{Listen, Mode, Plan},
+    ids::{BackendKey, ListenKey, ServiceName, Shown},
+    plan::{IpNet, Listen, Lists, Mode, Plan, Tunnel},
 };
 use weir_datapath::{
-    Capacities, Close, Datapath, How, Options, Tunables, Wanted, neighbors::Neighbors, vips::Vips,
+    Capacities, Close, Datapath, How, ListCounts, Listed, NextHops, Options, Rule, Tunables, Wanted,
+    explain::{Explanation, Question},
+    flows::FlowView,
+    intake::{Families, Intake},
+    neighbors::Neighbors,
+    routing::{Watcher, Ways},
+    vips::Vips,
 };
 
-use super::apply;
+use super::{apply, protect::Flood, sweeps::Sweeps};
 use crate::{admin::metrics::L4, context::Loaded};
 
 pub(super) struct Kernel {
     datapath: Datapath,
     vips: Vips,
+    intake: Intake,
     /// What `vips` was last asked for.
     addresses: Vec<IpAddr>,
-    /// What the next hops of L4 backends are kept resolved for.
+    /// The L4 backends, whose next hops are kept resolved.
     targets: watch::Sender<Vec<IpAddr>>,
-    neighbors: JoinHandle<()>,
+    /// The ways out that the kernel's routes give; None before they were read.
+    ways: watch::Receiver<Option<Ways>>,
+    watching: [JoinHandle<()>; 2],
+    /// The configuration's lists are not in force yet.
+    lists_due: bool,
+    sweeps: Sweeps,
+    /// Whether SYNs flood the relay.
+    pub(super) flood: Flood,
+}
+
+/// The addresses that connections and flows to backends come from.
+fn sources(plan: &Plan) -> impl Iterator<Item = IpAddr> {
+    let sources = plan.pools.iter().filter_map(|pool| pool.source.as_ref());
+    sources.flat_map(|source| source.addresses.iter().copied())
 }
 
 impl Kernel {
-    /// Opens the datapath, new or as a predecessor left it. Attaches nothing yet.
-    pub(super) fn open(loaded: &Loaded, state_dir: &Path) -> anyhow::Result<Self> {
+    /// Opens the datapath, new or as a predecessor left it. Attaches nothing yet. `discard_flows`: those of another layout
+    /// may be lost.
+    pub(super) fn open(loaded: &Loaded, state_dir: &Path, discard_flows: bool) -> anyhow::Result<Self> {
         let node = &loaded.plan.node;
         let values = loaded.source.tunables.values();
         let options = Options {
@@ -47,24 +70,123 @@ impl Kernel {
             interfaces: node.interfaces.clone(),
             mode: node.xdp,
             hash_key: node.hash_key,
-            tunables: tunables(values),
+            discard_flows,
+            tunables: tunables(values, node.tunnel),
             capacities: Capacities {
                 flows: values.l4_flow_entries,
+                backends: values.l4_backends,
+                // Each answers from a few ports or protocols.
+                returns: values.l4_backends.saturating_mul(4),
+                services: values.l4_services,
+                ring_slots: values.l4_ring_slots,
+                nat_flows: values.l4_nat_entries,
+                fragments: values.l4_fragments_entries,
+                lists: values.l4_lists_entries,
+                clients: values.l4_sources_entries,
                 ..Capacities::default()
             },
         };
         let mut datapath = Datapath::open(options)?;
+        let flood = Flood::new(datapath.syncookies().context("kernel settings")?);
         let vips = Vips::new(state_dir).context("virtual addresses")?;
+        let intake = Intake::new().context("rules and routes")?;
         let (targets, watched) = watch::channel(Vec::new());
+        // Those that the watch over routes can't tell the next hop of.
+        let (asked, asking) = watch::channel(Vec::new());
+        let (found, ways) = watch::channel(None);
         let neighbors = Neighbors::new(datapath.take_events()).context("watching next hops")?;
-        let neighbors = tokio::task::spawn_local(neighbors.run(watched));
+        let watcher = Watcher::new().context("watching routes")?;
+        let watching = [
+            tokio::task::spawn_local(neighbors.run(asking)),
+            tokio::task::spawn_local(watcher.run(watched, found, asked)),
+        ];
         Ok(Self {
             datapath,
             vips,
+            intake,
             addresses: Vec::new(),
             targets,
-            neighbors,
+            ways,
+            watching,
+            lists_due: true,
+            sweeps: Sweeps::default(),
+            flood,
         })
+    }
+
+    /// Refuses what is in the way of a plan's transparent listeners and sources, before anything of it is in force.
+    pub(super) async fn check_intake(&self, plan: &Plan) -> anyhow::Result<()> {
+        Ok(self.intake.check(take::families(plan)).await?)
+    }
+
+    /// Those of `addresses` that the box has, and that weir has not added.
+    pub(super) async fn foreign(&self, addresses: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
+        self.vips.foreign(addresses).await.context("source addresses")
+    }
+
+    /// Adds the source addresses that are missing, before anything connects from them. Takes none away.
+    pub(super) async fn source_addresses(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        if sources(plan).next().is_none() {
+            return Ok(());
+        }
+        let mut wanted = self.vips.own().await.context("source addresses")?;
+        wanted.extend(sources(plan));
+        self.vips
+            .reconcile(&wanted, &plan.node.interfaces)
+            .await
+            .context("source addresses")?;
+        Ok(())
+    }
+
+    /// Puts the configuration's lists in force.
+    pub(super) fn lists(&mut self, lists: &Lists) -> anyhow::Result<()> {
+        self.lists_due = true;
+        self.datapath.set_lists(lists).context("lists")?;
+        self.lists_due = false;
+        Ok(())
+    }
+
+    /// Lets entries of lists go that have ended, and puts in force what could not be before.
+    pub(super) fn tend_lists(&mut self, lists: &Lists) -> anyhow::Result<()> {
+        if self.lists_due {
+            self.lists(lists)?;
+        }
+        self.datapath.expire_lists().context("lists")?;
+        Ok(())
+    }
+
+    /// Lets networks in or keeps them out, for a while or for good.
+    pub(super) fn list(&mut self, nets: &[IpNet], rule: Rule, time: Option<Duration>) -> anyhow::Result<()> {
+        match rule {
+            Rule::Allow => self.datapath.allow(nets, time)?,
+            Rule::Ban => self.datapath.ban(nets, time)?,
+        }
+        Ok(())
+    }
+
+    /// Takes back what was said of a network at run time.
+    pub(super) fn unlist(&mut self, net: &IpNet) -> anyhow::Result<()> {
+        if !self.datapath.unlist(net)? {
+            bail!("{net} is not listed; `weir lists` shows what is");
+        }
+        Ok(())
+    }
+
+    pub(super) fn listed(&mut self) -> anyhow::Result<Vec<Listed>> {
+        Ok(self.datapath.lists()?)
+    }
+
+    pub(super) fn list_counts(&self) -> ListCounts {
+        self.datapath.list_counts()
+    }
+
+    /// SYNs to the relay so far, on each CPU.
+    pub(super) fn relay_syns(&self) -> anyhow::Result<Vec<u64>> {
+        Ok(self.datapath.relay_syns()?)
+    }
+
+    pub(super) fn set_syncookies(&mut self, on: bool) -> anyhow::Result<()> {
+        Ok(self.datapath.set_syncookies(on)?)
     }
 
     /// Whether a predecessor's tables were found.
@@ -75,6 +197,27 @@ impl Kernel {
     /// Makes the tables as they should be.
     pub(super) fn reconcile(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
         self.datapath.reconcile(wanted).context("kernel tables")
+    }
+
+    /// Waits until the kernel's routes give other ways out than before.
+    pub(super) async fn ways_changed(&mut self) {
+        if self.ways.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Has packets take the ways that the kernel's routes give.
+    pub(super) fn follow_ways(&mut self) -> anyhow::Result<()> {
+        match &*self.ways.borrow_and_update() {
+            Some(ways) => {
+                let own = self.datapath.set_own(&ways.own);
+                self.datapath
+                    .set_ways(ways)
+                    .context("kernel tables of next hops")?;
+                own.context("transparent listeners")
+            }
+            None => Ok(()),
+        }
     }
 
     /// Tells sk_lookup which socket serves which address.
@@ -108,7 +251,7 @@ impl Kernel {
     pub(super) async fn addresses(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let l4 = plan.services.iter().filter(|s| matches!(s.mode, Mode::L4(_)));
         let mut targets: Vec<_> = l4
-            .filter_map(|s| plan.pool(&s.pool))
+            .filter_map(|s| plan.pool(s.pool.as_ref()?))
             .flat_map(|p| &p.backends)
             .map(|b| b.key.address.ip())
             .collect();
@@ -125,6 +268,7 @@ impl Kernel {
             .flat_map(|s| &s.listen)
             .filter(|l| l.is_virtual())
             .map(|l: &Listen| l.addr)
+            .chain(sources(plan))
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
@@ -136,18 +280,23 @@ impl Kernel {
         Ok(())
     }
 
-    pub(super) fn tune(&mut self, values: &Values) -> anyhow::Result<()> {
-        self.datapath.tune(tunables(values)).context("kernel settings")
+    pub(super) fn tune(&mut self, values: &Values, tunnel: Tunnel) -> anyhow::Result<()> {
+        self.datapath
+            .tune(tunables(values, tunnel))
+            .context("kernel settings")
     }
 
     /// Takes everything away again.
     pub(super) async fn remove(self) {
-        self.neighbors.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
         if let Err(error) = self.datapath.close(Close::Remove) {
             error!(
                 error = format!("{error:#}"),
                 "something of weir stays in the kernel"
             );
+        }
+        if let Err(error) = self.intake.reconcile(Families::default()).await {
+            error!(error = format!("{error:#}"), "rules or routes of weir's stay");
         }
         let mut vips = self.vips;
         if let Err(error) = vips.remove_all().await {
@@ -157,7 +306,7 @@ impl Kernel {
 
     /// Leaves everything as it is, for another control process.
     pub(super) fn keep(self) {
-        self.neighbors.abort();
+        self.watching.iter().for_each(JoinHandle::abort);
         if let Err(error) = self.datapath.close(Close::Keep) {
             warn!(error = format!("{error:#}"), "closing the datapath");
         }
@@ -166,6 +315,26 @@ impl Kernel {
     /// The virtual addresses that are kept on the interfaces.
     pub(super) fn addresses_kept(&self) -> Vec<String> {
         self.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    /// When [`Self::sweep`] wants to be called.
+    pub(super) fn sweep_due(&self) -> Option<Instant> {
+        self.sweeps.due()
+    }
+
+    /// Keeps the tables of flows in order.
+    pub(super) async fn sweep(&mut self) {
+        self.sweeps.on_time(&self.datapath).await;
+    }
+
+    /// The tables of flows, for another thread.
+    pub(super) fn flow_view(&self) -> anyhow::Result<FlowView> {
+        self.datapath.flow_view().context("the tables of flows")
+    }
+
+    /// What would become of a packet of a flow. None when its ends are of two families.
+    pub(super) fn explain(&self, question: &Question) -> anyhow::Result<Option<Explanation>> {
+        self.datapath.explain(question).context("kernel tables")
     }
 
     pub(super) fn service_flows(&self, service: &ServiceName) -> u64 {
@@ -189,11 +358,7 @@ impl Kernel {
         match self.datapath.counters() {
             Ok(counters) => {
                 for (reason, packets) in counters.reasons {
-                    let verdict = match reason.verdict() {
-                        Verdict::Forward => "forward",
-                        Verdict::Pass => "pass",
-                        Verdict::Drop => "drop",
-                    };
+                    let verdict = reason.verdict().name();
                     l4.reasons.push((reason.name(), verdict, packets));
                 }
                 l4.notes = counters
@@ -204,6 +369,9 @@ impl Kernel {
             }
             Err(error) => warn!(%error, "packet counters can't be read"),
         }
+        let NextHops { resolved, asked } = self.datapath.next_hops();
+        l4.next_hops = vec![("resolved", resolved), ("asked", asked)];
+        l4.flow_tables = self.sweeps.seen();
         let services = self.datapath.service_traffic().unwrap_or_default();
         l4.services = services
             .into_iter()
@@ -211,18 +379,25 @@ impl Kernel {
             .collect();
         let backends = self.backend_traffic().into_iter();
         l4.backends = backends
-            .map(|(key, t)| (key.pool.to_string(), key.address.to_string(), t))
+            .map(|(key, t)| (key.pool.to_string(), Shown(key.address).to_string(), t))
             .collect();
         l4
     }
 }
 
-fn tunables(values: &Values) -> Tunables {
+fn tunables(values: &Values, tunnel: Tunnel) -> Tunables {
     let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
     Tunables {
         tcp_grace: seconds(values.l4_flow_tcp_grace),
         udp_grace: seconds(values.l4_flow_udp_grace),
         horizon: seconds(values.l4_flow_horizon),
         record_limit: values.l4_flow_record_limit,
+        accounting: values.l4_flow_accounting != 0,
+        reply_limit: values.l4_reply_limit,
+        cookie_rate: values.l4_syncookies_rate,
+        nat_tcp_idle: seconds(values.l4_nat_tcp_idle),
+        nat_udp_idle: seconds(values.l4_nat_udp_idle),
+        nat_time_wait: seconds(values.l4_nat_time_wait),
+        tunnel,
     }
 }

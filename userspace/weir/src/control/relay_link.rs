@@ -4,6 +4,7 @@ use std::{os::fd::AsFd, time::Instant};
 
 use tracing::{error, info, warn};
 use weir_core::ids::ListenKey;
+use weir_datapath::intake::client_sockets;
 
 use super::{
     child::Heard,
@@ -13,6 +14,9 @@ use crate::{
     admin::api::Answer,
     ipc::{self, FromRelay, ToRelay, WireWord, borrow},
 };
+
+/// Sockets that the relay gets of one family for one question.
+const MOST_SOCKETS: usize = 1024;
 
 /// Words in one message: well below the longest message.
 const WORDS: usize = 500;
@@ -25,10 +29,10 @@ impl Control {
     pub(super) async fn configure_relay(&mut self) -> anyhow::Result<()> {
         let generation = self.generation;
         let source = ipc::text("weir-config", &serde_json::to_vec(&self.loaded.source)?)?;
+        let plan = self.loaded.plan.clone();
         self.relay
             .tell(&ToRelay::Config { generation }, &[source.as_fd()])
             .await;
-        let plan = self.loaded.plan.clone();
         for service in plan.services.iter().filter(|s| super::apply::is_relayed(s)) {
             for key in service.listen.iter().flat_map(weir_core::plan::Listen::keys) {
                 let message = ToRelay::Listener {
@@ -93,6 +97,24 @@ impl Control {
             .await;
     }
 
+    /// Makes sockets for the relay that may have its clients' addresses.
+    pub(super) async fn give_sockets(&mut self, v4: usize, v6: usize) {
+        for (v6, mut lacks) in [(false, v4.min(MOST_SOCKETS)), (true, v6.min(MOST_SOCKETS))] {
+            while lacks > 0 {
+                let count = lacks.min(usize::from(super::start::MAX_WORKERS));
+                let sockets = match client_sockets(v6, count) {
+                    Ok(sockets) => sockets,
+                    Err(error) => {
+                        error!(%error, v6, "sockets for connections from clients' addresses can't be made");
+                        return;
+                    }
+                };
+                self.relay.tell(&ToRelay::Sockets { v6 }, &borrow(&sockets)).await;
+                lacks -= count;
+            }
+        }
+    }
+
     pub(super) async fn hear_relay(&mut self, heard: Heard<FromRelay>, stopping: bool) {
         let current = self.relay.link.as_ref().map(|l| l.id);
         match heard {
@@ -136,6 +158,7 @@ impl Control {
                     Some(Err(error)) => warn!(%error, "the relay's counters can't be read"),
                     None => warn!("the relay's counters came without their text"),
                 },
+                FromRelay::Lacks { v4, v6 } => self.give_sockets(v4, v6).await,
                 FromRelay::Drained { cut } => info!(cut, "the relay has drained"),
                 FromRelay::Hello { .. } | FromRelay::Listener { .. } | FromRelay::ListenersEnd { .. } => {
                     warn!("the relay said what was not asked");
@@ -166,6 +189,7 @@ impl Control {
             return;
         }
         self.relay_phase = RelayPhase::Serving;
+        self.settle_keys().await;
         for link in &self.retiring {
             let drain = ToRelay::Drain {
                 within_ms: self.drain_ms(),

@@ -12,17 +12,25 @@ use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::mpsc;
 use tracing::info;
-use weir_core::{engine::Engine, ids::ListenKey, plan::XdpMode};
+use weir_core::{
+    engine::Engine,
+    ids::ListenKey,
+    plan::{LogFormat, LogTarget, Plan, XdpMode},
+};
 
 use super::{
+    certificates::Certificates,
     child::{Child, Found, Heard, Recipe, Role, socket_beside},
+    exports::Exporting,
     kernel::Kernel,
+    keys::Keys,
     saved::StateFile,
+    sources,
     state::{Control, RelayPhase},
 };
 use crate::{
     admin::{http::Endpoint, socket::ControlSocket},
-    cli::RunArgs,
+    cli::{self, RunArgs},
     context::Loaded,
     ipc::{FromRelay, ToHealth, ToRelay, stats::RelayStats},
     privileges,
@@ -33,7 +41,7 @@ const HEARD: usize = 256;
 /// Room for questions from outside.
 const ASKS: usize = 64;
 /// Sockets of one listener travel in one message: see SCM_MAX_FD in unix(7).
-const MAX_WORKERS: u16 = 253;
+pub(super) const MAX_WORKERS: u16 = 253;
 /// A relay found running has this long to tell its listeners.
 const TAKEOVER: Duration = Duration::from_secs(5);
 
@@ -62,7 +70,7 @@ impl Control {
         };
         let kernel = match plan.node.xdp {
             XdpMode::Off => None,
-            XdpMode::Native | XdpMode::Generic => Some(Kernel::open(&loaded, dir)?),
+            XdpMode::Native | XdpMode::Generic => Some(Kernel::open(&loaded, dir, args.discard_flows)?),
         };
 
         let now = Instant::now();
@@ -73,6 +81,7 @@ impl Control {
 
         let (relay_tell, relay_heard) = mpsc::channel(HEARD);
         let (health_tell, health_heard) = mpsc::channel(HEARD);
+        let (keys_tell, keys_heard) = mpsc::channel(HEARD);
         let log = [
             "--log-format",
             args.log.log_format.as_str(),
@@ -80,12 +89,8 @@ impl Control {
             &args.log.log_level,
         ]
         .map(str::to_owned);
-        let mut relay_args = vec![
-            "--workers".to_owned(),
-            workers.to_string(),
-            "--access-log".to_owned(),
-            access_log(&args.access_log)?,
-        ];
+        let mut relay_args = vec!["--workers".to_owned(), workers.to_string()];
+        relay_args.extend(access_log(args, plan)?);
         relay_args.extend(log.clone());
         let relay_recipe = Recipe {
             role: Role::Relay,
@@ -99,7 +104,15 @@ impl Control {
             args: log.to_vec(),
             user,
         };
+        let keys_recipe = Recipe {
+            role: Role::Keys,
+            socket: socket_beside(&socket, Role::Keys),
+            args: log.to_vec(),
+            user,
+        };
+        privileges::raise_locked_memory_limit();
 
+        let exporting = Exporting::new().context("a netlink socket for exported routes")?;
         let mut control = Self {
             config_path: args.config.clone(),
             generation: 1,
@@ -109,12 +122,15 @@ impl Control {
             started_epoch: SystemTime::UNIX_EPOCH.elapsed().map_or(0.0, |d| d.as_secs_f64()),
             engine,
             kernel,
+            exporting,
             workers,
             listeners: BTreeMap::new(),
             relay_has: BTreeSet::new(),
             relay: Child::new(relay_recipe, relay_tell, now),
             relay_phase: RelayPhase::Missing,
             health: Child::new(health_recipe, health_tell, now),
+            keys: Keys::new(Child::new(keys_recipe, keys_tell, now), keys_heard),
+            certificates: Certificates::default(),
             stats: RelayStats::default(),
             next_stats: 0,
             waiting: Vec::new(),
@@ -145,19 +161,29 @@ impl Control {
     async fn bring_everything_up(&mut self) -> anyhow::Result<()> {
         self.adopt_or_start_health().await.context("health process")?;
         self.adopt_or_start_relay().await.context("relay process")?;
+        self.adopt_or_start_keys().await.context("keys process")?;
+        self.connect_signers().await?;
         let plan = self.loaded.plan.clone();
+        self.certificates.taken(&plan, None);
+        sources::check(&plan, self.kernel.as_ref()).await?;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.check_intake(&plan).await?;
+            kernel.source_addresses(&plan).await?;
+        }
         let opened = self.open_listeners(&plan)?;
         self.listeners.extend(opened);
         self.configure_relay().await?;
         self.carry_out().await;
         let wanted = self.wanted(&plan);
         if let Some(kernel) = &mut self.kernel {
+            kernel.lists(&plan.lists)?;
             kernel.reconcile(&wanted)?;
             kernel.steer(&plan, &self.listeners)?;
+            kernel.take_in(&plan, &self.listeners, false).await?;
             kernel.attach()?;
             kernel.addresses(&plan).await?;
         }
-        Ok(())
+        self.begin_export().await
     }
 
     async fn adopt_or_start_health(&mut self) -> anyhow::Result<()> {
@@ -225,6 +251,10 @@ impl Control {
                 } => {
                     anyhow::bail!("it can't hand over its listeners: {error}")
                 }
+                Heard::Message {
+                    message: FromRelay::Lacks { v4, v6 },
+                    ..
+                } => self.give_sockets(v4, v6).await,
                 Heard::Message { .. } => {}
                 Heard::Gone { why, .. } => anyhow::bail!("it went away while it was taken over: {why}"),
             }
@@ -285,15 +315,46 @@ fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
     })
 }
 
-/// The relay runs in another directory: a file's path is made absolute.
-fn access_log(to: &str) -> anyhow::Result<String> {
-    if ["off", "stdout", "stderr"].contains(&to) {
-        return Ok(to.to_owned());
+/// The relay's arguments for its access log. It runs in another directory: a file's path is made absolute.
+fn access_log(args: &RunArgs, plan: &Plan) -> anyhow::Result<Vec<String>> {
+    let log = &plan.access_log;
+    let to = match args.access_log.as_deref().map(LogTarget::from_word) {
+        None => log.to.clone(),
+        Some(LogTarget::File(path)) => {
+            let absolute = std::path::absolute(&path);
+            LogTarget::File(absolute.with_context(|| format!("--access-log {}", path.display()))?)
+        }
+        Some(word) => word,
+    };
+    if let LogTarget::File(path) = &to
+        && path.to_str().is_none()
+    {
+        anyhow::bail!("--access-log {}: not UTF-8", path.display());
     }
-    let path = std::path::absolute(to).with_context(|| format!("--access-log {to}"))?;
-    path.into_os_string()
-        .into_string()
-        .map_err(|p| anyhow::anyhow!("--access-log {}: not UTF-8", p.display()))
+    if let Some(word) = args.access_log.as_deref()
+        && matches!(to, LogTarget::File(_))
+        && word.starts_with("syslog")
+    {
+        anyhow::bail!(
+            "--access-log {word} names no syslog daemon; write syslog, syslog:/PATH or syslog:ADDRESS:PORT, then ,FACILITY if \
+             need be, or ./{word} for a file"
+        );
+    }
+    let as_the_log = match args.log.log_format {
+        cli::LogFormat::Human => LogFormat::Human,
+        cli::LogFormat::Json => LogFormat::Json,
+    };
+    let format = log.format.unwrap_or(as_the_log).as_str();
+    let mut told = vec![
+        "--access-log".to_owned(),
+        to.to_string(),
+        "--access-format".to_owned(),
+        format.to_owned(),
+    ];
+    if log.null {
+        told.push("--access-null".to_owned());
+    }
+    Ok(told)
 }
 
 fn seed() -> u64 {

@@ -22,8 +22,12 @@ use weir_core::{
 
 use super::{
     Ask,
+    certificates::{self, Certificates},
     child::{Child, Heard, Link},
+    exports::Exporting,
     kernel::Kernel,
+    keys::Keys,
+    protect,
     saved::StateFile,
 };
 use crate::{
@@ -90,6 +94,7 @@ pub(super) struct Control {
     pub(super) started_epoch: f64,
     pub(super) engine: Engine,
     pub(super) kernel: Option<Kernel>,
+    pub(super) exporting: Exporting,
     pub(super) workers: u16,
     /// Every relay listener's sockets, one per worker: the relay has duplicates.
     pub(super) listeners: BTreeMap<ListenKey, Vec<OwnedFd>>,
@@ -98,6 +103,8 @@ pub(super) struct Control {
     pub(super) relay: Child<FromRelay>,
     pub(super) relay_phase: RelayPhase,
     pub(super) health: Child<FromHealth>,
+    pub(super) keys: Keys,
+    pub(super) certificates: Certificates,
     pub(super) stats: RelayStats,
     pub(super) next_stats: u64,
     pub(super) waiting: Vec<Waiting>,
@@ -147,10 +154,17 @@ impl Control {
             info!(address = %endpoint.addr, "metrics and status page");
         }
         let (mut from_relay, mut from_health) = (Vec::new(), Vec::new());
+        let mut from_keys = Vec::new();
         info!(version = env!("CARGO_PKG_VERSION"), config = %self.config_path.display(), workers = self.workers, "weir runs");
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seconds = tokio::time::interval(protect::EVERY);
+        seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut files = tokio::time::interval(certificates::EVERY);
+        files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop: Option<tokio::time::Instant> = None;
+        // Routes are withdrawn; the end begins then.
+        let mut notice: Option<tokio::time::Instant> = None;
         loop {
             self.carry_out().await;
             if stop.is_some() && self.relay.link.is_none() {
@@ -159,8 +173,21 @@ impl Control {
             let wake = self.next_wake(stop.is_some());
             tokio::select! {
                 biased;
-                _ = signals.term.recv() => stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await),
-                _ = signals.int.recv() => stop = Some(self.begin_stop("SIGINT", 0, stop).await),
+                _ = signals.term.recv() => match self.notice(stop.is_some() || notice.is_some()).await {
+                    Some(serve_on) => notice = Some(tokio::time::Instant::now() + serve_on),
+                    None => {
+                        notice = None;
+                        stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
+                    }
+                },
+                () = sleep_until(notice), if notice.is_some() => {
+                    notice = None;
+                    stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
+                }
+                _ = signals.int.recv() => {
+                    notice = None;
+                    stop = Some(self.begin_stop("SIGINT", 0, stop).await);
+                }
                 _ = signals.hup.recv() => if stop.is_none() { self.reload(None).await },
                 _ = self.relay_heard.recv_many(&mut from_relay, BATCH) => {
                     for heard in from_relay.drain(..) {
@@ -172,7 +199,13 @@ impl Control {
                         self.hear_health(heard);
                     }
                 }
+                _ = self.keys.heard.recv_many(&mut from_keys, BATCH) => {
+                    for heard in from_keys.drain(..) {
+                        self.hear_keys(heard);
+                    }
+                }
                 Some(asked) = self.asks.recv() => self.answer(asked, stop.is_some()).await,
+                () = ways_changed(&mut self.kernel) => self.follow_ways(),
                 () = sleep_until(stop), if stop.is_some() => {
                     warn!("the relay did not end in time, is killed");
                     if let Some(link) = &self.relay.link {
@@ -182,6 +215,8 @@ impl Control {
                 }
                 () = sleep_until(wake.map(Into::into)) => self.on_time(stop.is_some()).await,
                 _ = tick.tick() => self.on_tick().await,
+                _ = seconds.tick() => self.watch_syns(),
+                _ = files.tick(), if stop.is_none() => self.watch_certificates().await,
             }
         }
     }
@@ -191,8 +226,15 @@ impl Control {
         let children = [
             (self.relay.link.is_none() && !stopping).then_some(self.relay.retry_at),
             self.health.link.is_none().then_some(self.health.retry_at),
+            self.keys_due().filter(|_| !stopping),
         ];
-        let waiting = self.waiting.iter().map(|w| w.until).chain(self.state_due);
+        let sweep = self.kernel.as_ref().and_then(Kernel::sweep_due);
+        let waiting = self
+            .waiting
+            .iter()
+            .map(|w| w.until)
+            .chain(self.state_due)
+            .chain(sweep);
         self.engine
             .poll_timeout()
             .into_iter()
@@ -231,10 +273,16 @@ impl Control {
                 }
             }
         }
+        if !stopping {
+            self.mind_keys(now).await;
+        }
         if self.relay.link.is_none() && !stopping && self.relay.retry_at <= now {
             self.relay_has.clear();
             let up = match self.relay.start(now).await {
-                Ok(_) => self.configure_relay().await,
+                Ok(_) => match self.connect_signers().await {
+                    Ok(()) => self.configure_relay().await,
+                    Err(error) => Err(error),
+                },
                 Err(error) => Err(error),
             };
             if let Err(error) = up {
@@ -243,6 +291,9 @@ impl Control {
             }
         }
         self.answer_late(now);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.sweep().await;
+        }
         if self.state_due.is_some_and(|due| due <= now) {
             self.state_due = None;
             if let Err(error) = self.state_file.write(self.engine.export(now)) {
@@ -258,8 +309,21 @@ impl Control {
     /// time.
     async fn on_tick(&mut self) {
         self.ping_relay().await;
+        self.ping_keys().await;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.sweep().await;
+        }
         let plan = self.loaded.plan.clone();
         self.reconcile_kernel();
+        self.follow_ways();
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.tend_lists(&plan.lists)
+        {
+            error!(
+                error = format!("{error:#}"),
+                "the lists can't be brought up to date"
+            );
+        }
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.steer(&plan, &self.listeners)
         {
@@ -276,6 +340,7 @@ impl Control {
                 "virtual addresses can't be kept as they should be"
             );
         }
+        self.export_anew().await;
     }
 
     fn reconcile_kernel(&mut self) {
@@ -286,6 +351,17 @@ impl Control {
             error!(
                 error = format!("{error:#}"),
                 "the kernel's tables can't be brought up to date"
+            );
+        }
+    }
+
+    fn follow_ways(&mut self) {
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.follow_ways()
+        {
+            error!(
+                error = format!("{error:#}"),
+                "next hops can't be brought up to date"
             );
         }
     }
@@ -301,8 +377,8 @@ impl Control {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::StartProbe(probe) => {
-                    let wire = WireProbe::new(probe.id.0, probe.target, &probe.kind, probe.timeout);
-                    self.health.tell(&ToHealth::Probe(wire), &[]).await;
+                    let wire = WireProbe::new(&probe);
+                    self.health.tell(&ToHealth::Probe(Box::new(wire)), &[]).await;
                 }
                 Output::CancelProbe(ProbeId(id)) => {
                     self.probes_unanswered += u32::from(overdue);
@@ -318,6 +394,7 @@ impl Control {
         }
         if pools_changed {
             self.reconcile_kernel();
+            self.export_or_tell().await;
         }
         if !self.untold.is_empty() {
             self.tell_words().await;
@@ -345,6 +422,14 @@ impl Control {
         }
     }
 
+    /// A signal asks for the end: how long to serve on before. A second one waits for nothing.
+    async fn notice(&mut self, asked_before: bool) -> Option<Duration> {
+        match asked_before {
+            true => None,
+            false => self.give_notice().await,
+        }
+    }
+
     /// Begins to end. A second signal makes it short.
     async fn begin_stop(
         &mut self,
@@ -367,12 +452,15 @@ impl Control {
             link.kill();
         }
         self.end_health().await;
+        self.end_keys().await;
+        self.take_back_exports().await;
         if let Some(kernel) = self.kernel.take() {
             kernel.remove().await;
         }
         self.state_file.remove();
         self.relay.clean_up();
         self.health.clean_up();
+        self.keys.child.clean_up();
         info!("weir has ended");
     }
 
@@ -396,6 +484,9 @@ impl Control {
         if !found(&self.health.link) {
             self.end_health().await;
         }
+        if !found(&self.keys.child.link) {
+            self.end_keys().await;
+        }
     }
 
     async fn end_health(&mut self) {
@@ -417,6 +508,14 @@ impl Control {
 
     pub(super) fn drain_ms(&self) -> u64 {
         u64::try_from(self.loaded.source.tunables.values().relay_drain.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Waits until the kernel's routes give other ways out; for ever without a datapath.
+async fn ways_changed(kernel: &mut Option<Kernel>) {
+    match kernel {
+        Some(kernel) => kernel.ways_changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,9 +5,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use weir_core::{
+    engine::ProbeRequest,
     health::{Failure, Outcome, Phase, ProbeResult, Word},
-    ids::{BackendKey, ListenKey, PoolName, Protocol},
-    plan::{CheckKind, HttpCheck, TlsCheck},
+    ids::{BackendKey, ListenKey, PoolName, Protocol, Scope},
+    plan::{CheckKind, HttpCheck, HttpProtocol, TlsCheck},
+    proxy::Version,
 };
 
 /// Control to relay.
@@ -23,6 +25,10 @@ pub(crate) enum ToRelay {
     Apply { generation: u64 },
     /// Health words, any number of messages, each adding to what was told before.
     Words(Vec<WireWord>),
+    /// Where signatures are asked for from now on: one descriptor per worker.
+    Signers,
+    /// Sockets of one family that may have addresses of others, each a descriptor.
+    Sockets { v6: bool },
     /// Answered by [`FromRelay::Stats`].
     Stats { id: u64 },
     /// Answered by one [`FromRelay::Listener`] each, then [`FromRelay::ListenersEnd`].
@@ -46,6 +52,8 @@ pub(crate) enum FromRelay {
     Refused { generation: u64, error: String },
     /// Counters. One descriptor: JSON text.
     Stats { id: u64 },
+    /// So many sockets that may have addresses of others are wanted, by family. Answered by [`ToRelay::Sockets`].
+    Lacks { v4: usize, v6: usize },
     /// Drained; the process exits. How many connections were cut.
     Drained { cut: u64 },
 }
@@ -54,7 +62,7 @@ pub(crate) enum FromRelay {
 #[derive(Serialize, Deserialize, Debug)]
 pub(crate) enum ToHealth {
     /// Run a probe.
-    Probe(WireProbe),
+    Probe(Box<WireProbe>),
     /// Its result is no longer wanted.
     Cancel { id: u64 },
     /// Exit.
@@ -68,6 +76,46 @@ pub(crate) enum FromHealth {
     Hello { identity: String },
     /// A probe ended.
     Result(WireResult),
+}
+
+/// Control to keys.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) enum ToKeys {
+    /// Hold these keys, too. One descriptor: a secret, private keys in PEM. Answered by [`FromKeys::Holds`].
+    Keys { id: u64 },
+    /// Forget all keys but these. One descriptor: their names, one a line. Answered by [`FromKeys::Holds`].
+    Retain { id: u64 },
+    /// Sockets that the relay asks for signatures over, one per worker. Those before are served until they are closed.
+    Signers,
+    /// Answered by [`FromKeys::Stats`].
+    Stats { id: u64 },
+    /// Exit.
+    Stop,
+}
+
+/// Keys to control.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) enum FromKeys {
+    /// Said first on every connection.
+    Hello { identity: String },
+    /// So many keys are held. With an error: as many as before, and why.
+    Holds {
+        id: u64,
+        keys: usize,
+        error: Option<String>,
+    },
+    /// Counters since the process started.
+    Stats { id: u64, signed: u64, refused: u64 },
+}
+
+impl super::Greeting for FromKeys {
+    fn identity(&self) -> Option<&str> {
+        if let Self::Hello { identity } = self {
+            Some(identity)
+        } else {
+            None
+        }
+    }
 }
 
 impl super::Greeting for FromRelay {
@@ -95,6 +143,8 @@ impl super::Greeting for FromHealth {
 pub(crate) struct WireKey {
     addr: SocketAddr,
     udp: bool,
+    /// The prefix of a transparent listener's network.
+    network: Option<u8>,
 }
 
 impl From<ListenKey> for WireKey {
@@ -102,6 +152,10 @@ impl From<ListenKey> for WireKey {
         Self {
             addr: SocketAddr::new(key.addr, key.port),
             udp: key.protocol == Protocol::Udp,
+            network: match key.scope {
+                Scope::Address => None,
+                Scope::Network(prefix) => Some(prefix),
+            },
         }
     }
 }
@@ -113,6 +167,7 @@ impl From<WireKey> for ListenKey {
             addr: key.addr.ip(),
             port: key.addr.port(),
             protocol,
+            scope: key.network.map_or(Scope::Address, Scope::Network),
         }
     }
 }
@@ -152,11 +207,18 @@ pub(crate) struct WireProbe {
     pub(crate) id: u64,
     pub(crate) target: SocketAddr,
     timeout_us: u64,
+    /// Version of the PROXY header that it begins with.
+    #[serde(default)]
+    proxy: Option<u8>,
+    /// What it may be bound to.
+    #[serde(default)]
+    pub(crate) from: Vec<SocketAddr>,
     http: Option<WireHttp>,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
 struct WireHttp {
+    http2: bool,
     tls: Option<WireTls>,
     method: String,
     path: String,
@@ -172,16 +234,27 @@ struct WireTls {
 }
 
 impl WireProbe {
-    pub(crate) fn new(id: u64, target: SocketAddr, kind: &CheckKind, timeout: Duration) -> Self {
+    pub(crate) fn new(probe: &ProbeRequest) -> Self {
+        let ProbeRequest {
+            id,
+            key: _,
+            target,
+            kind,
+            from,
+            proxy,
+            timeout,
+        } = probe;
         let http = match kind {
             CheckKind::Tcp => None,
             CheckKind::Http(HttpCheck {
+                protocol,
                 tls,
                 method,
                 path,
                 host,
                 status,
             }) => Some(WireHttp {
+                http2: protocol.is_http2(),
                 tls: tls.as_ref().map(
                     |TlsCheck {
                          verify,
@@ -200,9 +273,14 @@ impl WireProbe {
             }),
         };
         Self {
-            id,
-            target,
-            timeout_us: micros(timeout),
+            id: id.0,
+            target: *target,
+            timeout_us: micros(*timeout),
+            proxy: proxy.map(|version| match version {
+                Version::V1 => 1,
+                Version::V2 => 2,
+            }),
+            from: from.clone(),
             http,
         }
     }
@@ -211,16 +289,30 @@ impl WireProbe {
         Duration::from_micros(self.timeout_us)
     }
 
+    pub(crate) fn proxy(&self) -> Option<Version> {
+        match self.proxy {
+            Some(1) => Some(Version::V1),
+            Some(_) => Some(Version::V2),
+            None => None,
+        }
+    }
+
     pub(crate) fn kind(self) -> CheckKind {
         match self.http {
             None => CheckKind::Tcp,
             Some(WireHttp {
+                http2,
                 tls,
                 method,
                 path,
                 host,
                 status,
             }) => CheckKind::Http(HttpCheck {
+                protocol: match (http2, &tls) {
+                    (true, Some(_)) => HttpProtocol::H2,
+                    (true, None) => HttpProtocol::H2c,
+                    (false, _) => HttpProtocol::Http1,
+                },
                 tls: tls.map(
                     |WireTls {
                          verify,
@@ -333,6 +425,8 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use weir_core::engine::ProbeId;
+
     use super::*;
 
     fn through_json<T: Serialize + for<'a> Deserialize<'a>>(value: &T) -> T {
@@ -368,22 +462,47 @@ mod tests {
 
     #[test]
     fn probes_survive_the_way() {
-        let http = CheckKind::Http(HttpCheck {
-            tls: Some(TlsCheck {
-                verify: true,
-                ca: Some("/etc/ca.pem".into()),
-                server_name: Some("b.example".into()),
-            }),
-            method: "HEAD".into(),
-            path: "/healthz".into(),
-            host: None,
-            status: vec![(200, 299), (404, 404)],
-        });
-        for kind in [CheckKind::Tcp, http] {
-            let probe = WireProbe::new(3, "[::1]:80".parse().unwrap(), &kind, Duration::from_millis(1500));
-            let probe = through_json(&probe);
-            assert_eq!(probe.timeout(), Duration::from_millis(1500));
-            assert_eq!(probe.kind(), kind);
+        let tls = TlsCheck {
+            verify: true,
+            ca: Some("/etc/ca.pem".into()),
+            server_name: Some("b.example".into()),
+        };
+        let http = |protocol, tls| {
+            CheckKind::Http(HttpCheck {
+                protocol,
+                tls,
+                method: "HEAD".into(),
+                path: "/healthz".into(),
+                host: None,
+                status: vec![(200, 299), (404, 404)],
+            })
+        };
+        let kinds = [
+            (CheckKind::Tcp, None),
+            (http(HttpProtocol::Http1, None), Some(Version::V1)),
+            (http(HttpProtocol::Http1, Some(tls.clone())), Some(Version::V2)),
+            (http(HttpProtocol::H2c, None), None),
+            (http(HttpProtocol::H2, Some(tls)), None),
+        ];
+        for (kind, proxy) in kinds {
+            let target = "[::1]:80".parse().unwrap();
+            let asked = ProbeRequest {
+                id: ProbeId(3),
+                key: BackendKey {
+                    pool: PoolName::new("web"),
+                    address: target,
+                },
+                target,
+                kind,
+                from: vec!["[2001:db8::5]:3000".parse().unwrap()],
+                proxy,
+                timeout: Duration::from_millis(1500),
+            };
+            let probe = through_json(&WireProbe::new(&asked));
+            assert_eq!((probe.id, probe.target), (3, target));
+            assert_eq!(probe.from, asked.from);
+            assert_eq!((probe.timeout(), probe.proxy()), (asked.timeout, proxy));
+            assert_eq!(probe.kind(), asked.kind);
         }
     }
 
@@ -394,6 +513,7 @@ mod tests {
                 addr: "2001:db8::10".parse().unwrap(),
                 port: 53,
                 protocol,
+                scope: Scope::Address,
             };
             assert_eq!(ListenKey::from(through_json(&WireKey::from(key))), key);
         }

@@ -59,6 +59,8 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
                         key: BackendKey { pool: PoolName::new(""), address: probe.target },
                         target: probe.target,
                         timeout: probe.timeout(),
+                        proxy: probe.proxy(),
+                        from: probe.from.clone(),
                         kind: probe.kind(),
                     };
                     commands.send(Command::Start(Box::new(request))).context("the prober has ended")?;

@@ -1,5 +1,7 @@
 //! The relay process: puts `weir-relay` to work as control says.
 
+mod tls;
+
 use std::{
     collections::BTreeMap,
     future::pending,
@@ -14,12 +16,13 @@ use tracing::{error, info, warn};
 use weir_config::Source;
 use weir_core::{
     ids::{ListenKey, ServiceName},
-    plan::Plan,
+    plan::{LogTarget, Plan},
 };
-use weir_relay::{AccessLog, LogFormat as AccessFormat, LogTarget, Options, Relay};
+use weir_relay::{AccessLog, Options, Relay, Stock};
+use weir_tls::RemoteKeys;
 
 use crate::{
-    cli::{LogArgs, LogFormat},
+    cli::{AccessArgs, LogArgs},
     ipc::{self, Channel, FromRelay, Listener, ToRelay, borrow, stats::RelayStats},
 };
 
@@ -27,26 +30,22 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// `weir role relay`
-pub(crate) fn run(workers: u16, access_log: &str, log: &LogArgs) -> anyhow::Result<()> {
-    let to = match access_log {
-        "off" => LogTarget::Off,
-        "stdout" => LogTarget::Stdout,
-        "stderr" => LogTarget::Stderr,
-        path => LogTarget::File(path.into()),
-    };
-    let format = match log.log_format {
-        LogFormat::Human => AccessFormat::Human,
-        LogFormat::Json => AccessFormat::Json,
+pub(crate) fn run(workers: u16, access: &AccessArgs, log: &LogArgs) -> anyhow::Result<()> {
+    let access_log = AccessLog {
+        to: LogTarget::from_word(&access.access_log),
+        format: access.access_format,
+        null: access.access_null,
     };
     super::enter("relay", log, async |listener| {
-        let relay = Relay::start(Options {
-            workers,
-            access_log: AccessLog { to, format },
-        })?;
+        let relay = Relay::start(Options { workers, access_log })?;
+        let stock = relay.stock();
         let process = Process {
             relay,
+            keys: RemoteKeys::new(usize::from(workers)),
             drain: DRAIN,
             coming: None,
+            ends: tls::Ends::new()?,
+            stock,
         };
         process.serve(listener).await
     })
@@ -61,15 +60,22 @@ struct Coming {
 
 struct Process {
     relay: Relay,
+    /// Who signs for it. It holds no private key.
+    keys: RemoteKeys,
     /// How long to drain when nobody says.
     drain: Duration,
     coming: Option<Coming>,
+    ends: tls::Ends,
+    /// Sockets that may have addresses of others, which only control can make.
+    stock: Arc<Stock>,
 }
 
 impl Process {
     async fn serve(mut self, listener: Listener) -> anyhow::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut control: Option<Channel> = None;
+        let stock = Arc::clone(&self.stock);
+        let mut minutes = tokio::time::interval(Duration::from_secs(60));
         loop {
             tokio::select! {
                 biased;
@@ -82,6 +88,11 @@ impl Process {
                         return self.end(None, within).await;
                     }
                 },
+                _ = minutes.tick() => {
+                    self.ends.turn();
+                    // What control could not make then it may be able to make now.
+                    stock.forget_asked();
+                }
                 accepted = listener.accept() => {
                     let channel = accepted.context("the control listener")?;
                     let hello = FromRelay::Hello { identity: super::identity() };
@@ -89,8 +100,17 @@ impl Process {
                         Ok(()) => {
                             self.coming = None;
                             control = Some(channel);
+                            // Whoever was asked before is gone.
+                            stock.forget_asked();
                         }
                         Err(error) => warn!(error = format!("{error:#}"), "control hung up before the greeting"),
+                    }
+                }
+                (v4, v6) = stock.lacks(), if control.is_some() => {
+                    if let Some(channel) = &control
+                        && let Err(error) = channel.send(&FromRelay::Lacks { v4, v6 }, &[]).await
+                    {
+                        warn!(error = format!("{error:#}"), "control can't be asked for sockets");
                     }
                 }
                 message = receive(control.as_ref()) => match message {
@@ -127,6 +147,12 @@ impl Process {
                 let source: Source =
                     serde_json::from_str(&ipc::read_text(fd)?).context("a configuration's source")?;
                 self.drain = source.tunables.values().relay_drain;
+                let tunables = source.tunables.values();
+                self.relay.set_memory(tunables.relay_limit_memory);
+                self.relay
+                    .set_connections(tunables.relay_limit_connections_total.into());
+                self.relay.set_streams(tunables.relay_limit_streams_total.into());
+                self.relay.set_handshakes(tunables.relay_limit_handshakes.into());
                 match source.resolve() {
                     Ok(plan) => {
                         self.coming = Some(Coming {
@@ -190,6 +216,8 @@ impl Process {
                 };
                 control.send(&answer, &[]).await?;
             }
+            ToRelay::Signers => self.keys.connect(fds).context("sockets for signatures")?,
+            ToRelay::Sockets { v6 } => self.stock.give(v6, fds),
             ToRelay::Stats { id } => {
                 let stats = RelayStats::from(&self.relay.snapshot());
                 let text = ipc::text("weir-stats", &serde_json::to_vec(&stats)?)?;
@@ -229,7 +257,8 @@ impl Process {
                 sockets,
             })
             .collect();
-        self.relay.apply(plan, listeners)?;
+        let ends = self.ends.of(&plan, &self.keys)?;
+        self.relay.apply_with(plan, listeners, &ends)?;
         Ok(())
     }
 

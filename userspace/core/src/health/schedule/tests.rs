@@ -14,6 +14,7 @@ fn check(interval: Duration, timeout: Duration, jitter: u8) -> Check {
         fall: 3,
         port: None,
         jitter,
+        proxy: None,
     }
 }
 

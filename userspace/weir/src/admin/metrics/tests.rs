@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weir_datapath::sweep::{PortUse, Ports};
+
 use super::*;
+use crate::control::{FlowTable, PortForecast};
 use crate::{
     admin::api,
-    ipc::stats::{BackendStats, ServiceStats},
+    ipc::stats::{BackendStats, PoolStats, PortStats, ServiceStats},
 };
 
 const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md"));
@@ -51,13 +54,19 @@ fn full_scrape() -> Scrape {
         name: "web".into(),
         balance: "round-robin".into(),
         check: "tcp every 2s".into(),
+        tls: String::new(),
         backends: vec![backend],
     };
     let service = api::Service {
         name: "www".into(),
         mode: "http".into(),
         listen: vec!["192.0.2.10:80/tcp".into()],
-        pool: "web".into(),
+        pool: Some("web".into()),
+        pools: vec![api::PoolUse {
+            pool: "web".into(),
+            backends_in_use: 1,
+            backends: 1,
+        }],
         state: "up".into(),
         backends_in_use: 1,
         backends: 1,
@@ -82,41 +91,120 @@ fn full_scrape() -> Scrape {
             ready: true,
             waiting_for: vec![],
             uptime_seconds: 1,
-            xdp: api::Xdp {
+            xdp: Xdp {
                 mode: "native".into(),
                 interfaces: vec![],
                 addresses: vec![],
+                syncookies: true,
+                listed: api::ListCounts {
+                    allow: 1,
+                    ban: 2,
+                    overload: 3,
+                },
             },
             processes: vec![process],
             services: vec![service],
+            exports: vec![api::Exported {
+                address: "192.0.2.10".into(),
+                exported: true,
+            }],
+            certificates: vec![api::TlsFile {
+                service: "www".into(),
+                pool: String::new(),
+                file: "/etc/weir/www.pem".into(),
+                subject: "CN=www.example.net".into(),
+                names: vec!["www.example.net".into()],
+                key: "ECDSA P-256".into(),
+                not_before: 1,
+                not_after: 2,
+                trouble: None,
+            }],
+            unverified: vec![],
+            tls_troubles: vec![],
+        },
+        tls: Tls {
+            signatures: Some((1, 2)),
+            files: vec![("/etc/weir/www.pem".into(), 1, false)],
+            lists: vec![TlsList {
+                service: "www".into(),
+                file: "/etc/weir/crl.pem".into(),
+                next_update: 3,
+            }],
         },
         pools: Pools { pools: vec![pool] },
         relay: RelayStats {
+            handshakes: 1,
+            most_handshakes: 2,
             services: vec![ServiceStats {
                 service: "www".into(),
                 ends: counts(&["ok"]),
                 total: latency.clone(),
-                first_byte: latency,
+                handshakes: [1, 2, 3, 4],
+                handshake: latency.clone(),
+                first_byte: latency.clone(),
                 ..ServiceStats::default()
             }],
             backends: vec![BackendStats {
                 pool: "web".into(),
                 address: "10.0.0.1:80".parse().unwrap(),
                 connections: 1,
+                warmed: 1,
+                open: 1,
+                max: Some(9),
                 idle: 1,
                 requests: 1,
                 reused: 1,
+                retries: 1,
                 in_flight: 1,
                 errors: counts(&["refused"]),
                 bytes_out: 1,
                 bytes_in: 1,
             }],
+            pools: vec![PoolStats {
+                pool: "web".into(),
+                queue_wait: latency.clone(),
+                connect: latency.clone(),
+                response: latency.clone(),
+                total: latency,
+                ports: Some(PortStats {
+                    addresses: vec![([10, 0, 0, 5].into(), [1, 2, 3])],
+                    exhausted_in: Some(4.5),
+                }),
+                ..PoolStats::default()
+            }],
             log_dropped: 0,
             accept_paused: 0,
+            held: 0,
+            open: 1,
+            most: 100,
+            streams: 2,
+            most_streams: 200,
+            tasks: 3,
         },
         l4: Some(L4 {
             reasons: vec![("forward-nat", "forward", 9)],
             notes: vec![("flow-recorded", 3)],
+            next_hops: vec![("resolved", 2), ("asked", 1)],
+            flow_tables: FlowTables {
+                tables: vec![FlowTable {
+                    name: "NAT_FLOWS",
+                    capacity: 100,
+                    entries: 7,
+                    ended: 3,
+                    evicted: 0,
+                }],
+                ports: vec![PortForecast {
+                    ports: PortUse {
+                        source: "10.0.0.1".parse().unwrap(),
+                        ports: Ports {
+                            free: 50,
+                            in_use: 7,
+                            waiting: 3,
+                        },
+                    },
+                    exhausted_in: None,
+                }],
+            },
             services: vec![("dns".into(), traffic)],
             backends: vec![("dns".into(), "10.0.0.2:53".into(), traffic)],
         }),
@@ -165,7 +253,7 @@ fn names_and_values_keep_prometheus_conventions() {
     let unique: BTreeSet<_> = series.iter().map(|(name, _)| name).collect();
     assert_eq!(unique.len(), series.len(), "a series stands twice");
     assert!(
-        text.contains("weir_relay_request_duration_seconds_bucket{service=\"www\",le=\"+Inf\"} 17\n"),
+        text.contains("weir_relay_request_duration_seconds_bucket{service=\"www\",le=\"+Inf\"} 19\n"),
         "{text}"
     );
     assert!(

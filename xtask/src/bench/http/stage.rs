@@ -1,0 +1,348 @@
+//! The origin and the proxies: how each is set up, started and waited for.
+//!
+//! All proxies have the same to do: limits and timers, a rule by path, a header set and the client's address appended,
+//! deferred accept; weir and HAProxy check the origin beside. Each is set up as it is in production.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::chown,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+use weir_harness::{Cmd, Process, Scratch, wait_until};
+
+use super::{super::cpu::Tree, Logs, OTHER_CORE, PROXY_CORE, client};
+use crate::shell;
+
+/// What the origin has: path and size.
+pub(super) const SMALL: (&str, usize) = ("/", 128);
+pub(super) const MEDIUM: (&str, usize) = ("/16k", 16 << 10);
+pub(super) const LARGE: (&str, usize) = ("/64m", 64 << 20);
+
+/// How long a program may take to come up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The user of that name, and its group.
+const NOBODY: u32 = 65_534;
+/// Most open connections of a proxy, and its most descriptors: all are idle when they are that many, so that each is one
+/// socket. Many machines allow no more than 20 000.
+const CONNECTIONS: u32 = 11_000;
+const DESCRIPTORS: u32 = 16_000;
+
+/// Which proxy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Weir,
+    Haproxy,
+    Nginx,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Weir, Self::Haproxy, Self::Nginx];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Weir => "weir",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+        }
+    }
+}
+
+/// nginx, which answers all.
+pub(super) struct Origin {
+    at: SocketAddr,
+    _process: Process,
+}
+
+impl Origin {
+    pub(super) fn start(scratch: &Scratch) -> Result<Self> {
+        let [at] = free_addresses()?;
+        let files = scratch.join("files");
+        fs::create_dir_all(&files).context("making the origin's directory")?;
+        for (path, size) in [MEDIUM, LARGE] {
+            scratch.write(format!("files{path}"), vec![b'x'; size])?;
+        }
+        let body = "x".repeat(SMALL.1);
+        let text = format!(
+            "{}http {{ access_log off; sendfile on; tcp_nopush on; {}\n\
+             server {{ listen {at} backlog=8192; root {}; default_type text/plain;\n\
+             location = / {{ return 200 \"{body}\"; }} }} }}\n",
+            nginx_main(scratch, "origin"),
+            nginx_http(scratch),
+            files.display(),
+        );
+        let process = start_nginx(scratch, "origin", OTHER_CORE, &text)?;
+        wait_until(PATIENCE, "the origin answers", || {
+            client::get(at, SMALL.0).map(drop).map_err(|e| format!("{e:#}"))
+        })?;
+        Ok(Self {
+            at,
+            _process: process,
+        })
+    }
+}
+
+/// A proxy under test.
+pub(super) struct Proxy {
+    pub(super) kind: Kind,
+    pub(super) http: SocketAddr,
+    /// Where it takes HTTP/2, begun without being asked; weir does so where it takes HTTP/1.1.
+    pub(super) http2: SocketAddr,
+    /// Where it relays bytes; nginx has no module for it in Debian's package.
+    pub(super) tcp: Option<SocketAddr>,
+    process: Process,
+    /// Takes HAProxy's log, and lets it lie: cheaper for HAProxy than a reader, and no load beside.
+    _syslog: Option<UdpSocket>,
+}
+
+impl Drop for Proxy {
+    /// Its children are in process groups of their own: only an orderly end ends them too.
+    fn drop(&mut self) {
+        if let Err(error) = self.process.stop(Duration::from_secs(5)) {
+            eprintln!("   {} did not end in order: {error:#}", self.kind.name());
+        }
+    }
+}
+
+impl Proxy {
+    pub(super) fn start_all(
+        scratch: &Scratch,
+        binary: &Path,
+        origin: &Origin,
+        logs: Logs,
+    ) -> Result<Vec<Self>> {
+        Kind::ALL
+            .into_iter()
+            .map(|kind| Self::start(scratch, binary, origin, logs, kind))
+            .collect()
+    }
+
+    pub(super) fn start(
+        scratch: &Scratch,
+        binary: &Path,
+        origin: &Origin,
+        logs: Logs,
+        kind: Kind,
+    ) -> Result<Self> {
+        let logged = match logs {
+            Logs::All => true,
+            Logs::Weir => kind == Kind::Weir,
+            Logs::None => false,
+        };
+        let mut proxy = match kind {
+            Kind::Weir => start_weir(scratch, binary, origin.at, logged)?,
+            Kind::Haproxy => start_haproxy(scratch, origin.at, logged)?,
+            Kind::Nginx => start_nginx_proxy(scratch, origin.at, logged)?,
+        };
+        proxy.wait()?;
+        Ok(proxy)
+    }
+
+    /// Its processes, once it answers.
+    pub(super) fn tree(&self) -> Result<Tree> {
+        Tree::of(self.process.pid())
+    }
+
+    /// What it has complained of.
+    pub(super) fn complaint(&self) -> String {
+        self.process.stderr()
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let what = format!("{} answers on {}", self.kind.name(), self.http);
+        for at in [Some(self.http), self.tcp].into_iter().flatten() {
+            self.process.until(PATIENCE, &what, || {
+                client::get(at, SMALL.0).map(drop).map_err(|e| format!("{e:#}"))
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Ports of the loopback that nobody listens on. All are held until all are found.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut held = Vec::new();
+    for _ in 0..N {
+        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?);
+    }
+    let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for (at, listener) in found.iter_mut().zip(&held) {
+        *at = listener.local_addr().context("finding a free port")?;
+    }
+    Ok(found)
+}
+
+/// `program` on one core, started.
+fn start(scratch: &Scratch, name: &str, core: usize, program: &Path, args: &[&str]) -> Result<Process> {
+    let program = program
+        .to_str()
+        .and_then(shell::find)
+        .unwrap_or_else(|| program.to_path_buf());
+    let cmd = Cmd::new("taskset")
+        .args(["-c", &core.to_string()])
+        .arg(program)
+        .args(args);
+    Process::start(name, scratch, &cmd)
+}
+
+/// What every nginx here begins with.
+fn nginx_main(scratch: &Scratch, name: &str) -> String {
+    // Its workers read files of this directory.
+    let user = if shell::is_root() { "user root; " } else { "" };
+    let dir = scratch.path().display();
+    format!(
+        "daemon off; {user}worker_processes 1; worker_rlimit_nofile {DESCRIPTORS}; pid {dir}/{name}.pid; error_log stderr warn;\n\
+         events {{ worker_connections {DESCRIPTORS}; }}\n"
+    )
+}
+
+fn nginx_http(scratch: &Scratch) -> String {
+    let dir = scratch.path().display();
+    format!(
+        "keepalive_requests 1000000000; keepalive_timeout 1h; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; \
+         fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;"
+    )
+}
+
+fn start_nginx(scratch: &Scratch, name: &str, core: usize, text: &str) -> Result<Process> {
+    let file = scratch.write(format!("{name}.conf"), text)?.display().to_string();
+    let prefix = scratch.path().display().to_string();
+    let args = ["-p", &prefix, "-e", "stderr", "-c", &file];
+    start(scratch, name, core, Path::new("nginx"), &args)
+}
+
+fn start_nginx_proxy(scratch: &Scratch, origin: SocketAddr, logged: bool) -> Result<Proxy> {
+    let [http, http2] = free_addresses()?;
+    let log = match logged {
+        true => format!(
+            "{}/nginx.log combined buffer=64k flush=1s",
+            scratch.path().display()
+        ),
+        false => "off".to_owned(),
+    };
+    let text = format!(
+        "{}http {{ access_log {log}; {}\n\
+         upstream origin {{ server {origin}; keepalive 256; keepalive_requests 1000000000; }}\n\
+         server {{ listen {http} deferred backlog=8192; listen {http2} http2 deferred backlog=8192; tcp_nodelay on;\n\
+         location = /robots.txt {{ return 200 \"\"; }}\n\
+         location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_max_temp_file_size 0;\n\
+         proxy_set_header Connection \"\"; proxy_set_header Host $http_host; proxy_set_header X-Service bench;\n\
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}\n",
+        nginx_main(scratch, "nginx"),
+        nginx_http(scratch),
+    );
+    Ok(Proxy {
+        kind: Kind::Nginx,
+        http,
+        http2,
+        tcp: None,
+        process: start_nginx(scratch, "nginx", PROXY_CORE, &text)?,
+        _syslog: None,
+    })
+}
+
+fn start_weir(scratch: &Scratch, binary: &Path, origin: SocketAddr, logged: bool) -> Result<Proxy> {
+    let [http, tcp, admin] = free_addresses()?;
+    let dir = scratch.path().display();
+    let log = match logged {
+        true => format!("{dir}/weir.log"),
+        false => "off".to_owned(),
+    };
+    if logged && shell::is_root() {
+        // The relay, which writes it, runs as nobody.
+        let file = scratch.write("weir.log", "")?;
+        chown(&file, Some(NOBODY), Some(NOBODY)).context("giving weir its log")?;
+    }
+    let text = format!(
+        "[node]\nname = \"bench\"\nxdp = \"off\"\nworkers = 1\n\
+         [admin]\nsocket = \"{dir}/control.sock\"\nhttp = \"{admin}\"\n\
+         [access_log]\nto = \"{log}\"\n\
+         [pools.origin]\nbackends = [{{ address = \"{origin}\" }}]\n\
+         check = {{ type = \"http\", interval = \"2s\" }}\n\
+         [services.http]\nlisten = [\"{http}\"]\nmode = \"http\"\npool = \"origin\"\n\
+         request_headers = [{{ set = \"X-Service\", value = \"bench\" }}]\n\
+         rules = [{{ match = {{ path = \"/robots.txt\" }}, respond = {{ body = \"\" }} }}]\n\
+         timeouts = {{ keep_alive = \"1h\" }}\nlimits = {{ connections = {CONNECTIONS} }}\n\
+         [services.tcp]\nlisten = [\"{tcp}\"]\nmode = \"tcp\"\npool = \"origin\"\n"
+    );
+    let file = scratch.write("weir.toml", text)?.display().to_string();
+    Ok(Proxy {
+        kind: Kind::Weir,
+        http,
+        http2: http,
+        tcp: Some(tcp),
+        process: start(scratch, "weir", PROXY_CORE, binary, &["run", "-c", &file])?,
+        _syslog: None,
+    })
+}
+
+fn start_haproxy(scratch: &Scratch, origin: SocketAddr, logged: bool) -> Result<Proxy> {
+    let [http, http2, tcp] = free_addresses()?;
+    let syslog = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).context("a socket for HAProxy's log")?;
+    let log = match logged {
+        true => format!("log {} local0", syslog.local_addr().context("its address")?),
+        false => String::new(),
+    };
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn {CONNECTIONS}\n  no strict-limits\n  ulimit-n {DESCRIPTORS}\n  {log}\n\
+         defaults\n  log global\n  timeout connect 1s\n  timeout client 1h\n  timeout server 25s\n  \
+         timeout http-request 10s\n  timeout http-keep-alive 1h\n\
+         listen http\n  mode http\n  option httplog\n  bind {http} defer-accept backlog 8192\n  \
+         bind {http2} proto h2 defer-accept backlog 8192\n  option forwardfor\n  \
+         http-reuse always\n  http-request return status 200 if {{ path /robots.txt }}\n  \
+         http-request set-header X-Service bench\n  option httpchk GET /\n  server origin {origin} check inter 2s\n\
+         listen tcp\n  mode tcp\n  option tcplog\n  bind {tcp} backlog 8192\n  server origin {origin} check inter 2s\n"
+    );
+    let file = scratch.write("haproxy.cfg", text)?.display().to_string();
+    Ok(Proxy {
+        kind: Kind::Haproxy,
+        http,
+        http2,
+        tcp: Some(tcp),
+        process: start(
+            scratch,
+            "haproxy",
+            PROXY_CORE,
+            Path::new("haproxy"),
+            &["-db", "-q", "-f", &file],
+        )?,
+        _syslog: Some(syslog),
+    })
+}
+
+/// The peers' versions, as they tell them.
+pub(super) fn versions() -> Value {
+    let first = |program: &str, arg: &str| {
+        let path = shell::find(program)?;
+        let out = Command::new(path).arg(arg).output().ok()?;
+        // nginx tells it on standard error.
+        let text = [out.stdout, out.stderr].concat();
+        Some(String::from_utf8_lossy(&text).lines().next()?.to_owned())
+    };
+    json!({ "haproxy": first("haproxy", "-v"), "nginx": first("nginx", "-v"), "wrk": first("wrk", "-v"), "h2load": first("h2load", "--version") })
+}
+
+/// Proxies that relay bytes.
+pub(super) fn relaying(proxies: &[Proxy]) -> Result<usize> {
+    let count = proxies.iter().take_while(|proxy| proxy.tcp.is_some()).count();
+    if count < 2 {
+        bail!("only {count} proxies relay bytes");
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_differ() {
+        let [a, b, c] = free_addresses().expect("free ports");
+        assert!(a != b && b != c && a != c);
+    }
+}
