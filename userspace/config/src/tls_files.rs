@@ -13,10 +13,14 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use weir_tls::{
-    Certificate, ClientAuth, Mistake, PrivateKey, Roots, TicketKeys, Wanted, rustls::pki_types::UnixTime,
+    Certificate, ClientAuth, Mistake, PrivateKey, Roots, Secret, TicketKeys, Wanted,
+    rustls::pki_types::UnixTime,
 };
 
-use crate::{file, report::Draft, words};
+use crate::{report::Draft, words};
+
+/// Longest text of PEM, in bytes: a bundle of authorities, or a list of what was revoked.
+const PEM_LONGEST: u64 = 16 << 20;
 
 /// Longest OCSP response, in bytes.
 const OCSP_LONGEST: u64 = 64 << 10;
@@ -139,17 +143,23 @@ impl TlsFile {
         if self.part == Part::Ocsp {
             return self.ocsp().map(Some);
         }
-        let text = file::read_text(&self.path).map_err(|mistake| match mistake.place {
-            Some(_) => self.trouble(
+        // There may be a private key in it, whatever is taken.
+        let all = secret(&self.path).map_err(|error| {
+            self.trouble(
+                format!("cannot be read: {error}"),
+                "name a file that weir may read",
+            )
+        })?;
+        let text = std::str::from_utf8(all.bytes()).map_err(|_| {
+            self.trouble(
                 "is not text in PEM form",
                 "name a PEM file; `openssl x509 -inform der` makes one of DER",
-            ),
-            None => self.trouble(mistake.what, "name a file that weir may read"),
+            )
         })?;
         match self.part {
             Part::Certificates | Part::Revocations => {
                 let label = self.part.label().unwrap_or_default();
-                let blocks = blocks(&text, label);
+                let blocks = blocks(text, label);
                 let (what, mend) = match self.part {
                     Part::Revocations => (
                         "holds no list of revoked certificates",
@@ -170,7 +180,7 @@ impl TlsFile {
                 Err(self.trouble("holds no private key", mend))
             }
             Part::Key => Ok(None),
-            Part::Ocsp | Part::TicketKeys => Ok(Some(text)),
+            Part::Ocsp | Part::TicketKeys => Ok(Some(text.to_owned())),
         }
     }
 
@@ -277,10 +287,16 @@ impl Judged {
 
 /// Whether the key in a file is none, or not the certificate's.
 fn misfit(key: &TlsFile, certificate: &Certificate) -> Option<Draft> {
-    let pem = file::read_text(&key.path).unwrap_or_default();
-    let private = PrivateKey::read(pem.as_bytes());
+    // What can't be read was told before.
+    let pem = secret(&key.path).unwrap_or_default();
+    let private = PrivateKey::read(pem.bytes());
     let fits = private.and_then(|private| certificate.check_key(&private));
     fits.err().map(|mistake| key.told(&mistake))
+}
+
+/// A file's content, overwritten when it is let go.
+fn secret(path: &Path) -> std::io::Result<Secret> {
+    Secret::read(File::open(path)?, PEM_LONGEST)
 }
 
 /// The blocks of PEM with that label, and nothing between them.

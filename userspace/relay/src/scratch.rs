@@ -87,6 +87,11 @@ impl Memory {
 }
 
 impl Share {
+    /// How much it stands for.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// That many bytes of it are held no longer.
     pub(crate) fn lower(&mut self, bytes: usize) {
         let bytes = self.bytes.min(bytes as u64);

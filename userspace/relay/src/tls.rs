@@ -19,7 +19,6 @@ mod client;
 mod facts;
 mod fault;
 mod gate;
-mod hello;
 mod records;
 mod secure;
 mod serve;

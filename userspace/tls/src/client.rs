@@ -10,16 +10,21 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject},
+    crypto::verify_tls13_signature_with_raw_key,
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer, UnixTime, pem::PemObject,
+    },
     server::{
-        WebPkiClientVerifier,
+        ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
 
-use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
+use x509_parser::{
+    asn1_rs::Any, certificate::X509Certificate, prelude::FromDer, revocation_list::CertificateRevocationList,
+};
 
 use crate::{key::sha256, mistake::Mistake, roots::Roots};
 
@@ -233,7 +238,10 @@ impl ClientCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        match is_readable(cert) {
+            true => self.0.verify_tls12_signature(message, cert, dss),
+            false => verify_tls12_by_key(message, cert, dss),
+        }
     }
 
     fn verify_tls13_signature(
@@ -242,11 +250,59 @@ impl ClientCertVerifier for Lenient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        if is_readable(cert) {
+            return self.0.verify_tls13_signature(message, cert, dss);
+        }
+        let key = SubjectPublicKeyInfoDer::from(public_key(cert)?);
+        let algorithms = crate::provider().signature_verification_algorithms;
+        verify_tls13_signature_with_raw_key(message, &key, dss, &algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+/// Whether rustls' verifier reads the certificate. It takes those of version 3 alone, and `openssl x509 -req` makes those of
+/// version 1 where nobody asks for an extension.
+fn is_readable(certificate: &CertificateDer<'_>) -> bool {
+    ParsedCertificate::try_from(certificate).is_ok()
+}
+
+/// The SubjectPublicKeyInfo in DER of a certificate of any version.
+fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], Error> {
+    let read = X509Certificate::from_der(certificate);
+    let (_, read) = read.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(read.tbs_certificate.subject_pki.raw)
+}
+
+/// Whether a client has the key of a certificate that is not readable, in TLS 1.2.
+fn verify_tls12_by_key(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let malformed = || Error::InvalidCertificate(CertificateError::BadEncoding);
+    let key = public_key(certificate)?;
+    // SubjectPublicKeyInfo ::= SEQUENCE { algorithm SEQUENCE { ... }, subjectPublicKey BIT STRING } (RFC 5280, 4.1.2.7).
+    let (_, info) = Any::from_der(key).map_err(|_| malformed())?;
+    let (rest, algorithm) = Any::from_der(info.data).map_err(|_| malformed())?;
+    let (_, bits) = Any::from_der(rest).map_err(|_| malformed())?;
+    // A number of bits that are unused goes before them: none of a key.
+    let Some((0, bits)) = bits.data.split_first() else {
+        return Err(malformed());
+    };
+    let known = crate::provider().signature_verification_algorithms.mapping;
+    let of_scheme = known.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+    let mut fitting = of_scheme
+        .flat_map(|(_, algorithms)| *algorithms)
+        .filter(|one| one.public_key_alg_id().as_ref() == algorithm.data);
+    let Some(one) = fitting.next() else {
+        return Err(PeerIncompatible::NoSignatureSchemesInCommon.into());
+    };
+    match one.verify_signature(bits, message, signed.signature()) {
+        Ok(()) => Ok(HandshakeSignatureValid::assertion()),
+        Err(_) => Err(Error::InvalidCertificate(CertificateError::BadSignature)),
     }
 }
 

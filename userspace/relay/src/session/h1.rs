@@ -76,7 +76,10 @@ impl Client for H1 {
         let want = x.up.decoder.at_most(scratch.read_size(x.up.size).min(most));
         let room = scratch.buf.get_mut(HEADROOM..HEADROOM + want).unwrap_or_default();
         let n = match self.socket.poll_recv(cx, room) {
-            Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::ClientClosed)),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(Fault::ClientClosed)),
+            Poll::Ready(Err(error)) => {
+                return Poll::Ready(Err(send::fault(&error, Fault::ClientClosed)));
+            }
             Poll::Ready(Ok(n)) => n,
             Poll::Pending => return Poll::Pending,
         };

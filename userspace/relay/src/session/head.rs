@@ -229,8 +229,10 @@ impl Session<H1> {
     }
 
     /// The client has ended its side: between requests that is how connections end, within a head it is not.
-    fn ended(&mut self, route: &Rc<LocalRoute>, have: usize, _error: Option<io::Error>) -> Head {
-        if have == 0 {
+    fn ended(&mut self, route: &Rc<LocalRoute>, have: usize, error: Option<io::Error>) -> Head {
+        if error.is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
+            self.bad(Rc::clone(route), Fault::Memory, have)
+        } else if have == 0 {
             Head::Closed
         } else {
             self.bad(Rc::clone(route), Fault::ClientClosed, have)

@@ -254,10 +254,17 @@ fn seal<C: Unbuffered>(
                 false
             }
             Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
-            Err(error) => return Err(io::Error::other(error)),
+            Err(error) => {
+                queue_alert(conn, records);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
         };
         incoming.drain(..discard.min(incoming.len()));
-        records.incoming = incoming;
+        // An idle connection has no buffer.
+        records.incoming = match incoming.is_empty() {
+            true => Vec::new(),
+            false => incoming,
+        };
         if sealed {
             return Ok((taken, end));
         }
@@ -265,6 +272,11 @@ fn seal<C: Unbuffered>(
 }
 
 impl Records {
+    /// Bytes that are kept of what has come.
+    pub(super) fn kept(&self) -> usize {
+        self.incoming.capacity() + self.plain.capacity()
+    }
+
     /// What was kept of a record goes into `to`.
     pub(super) fn take_plain(&mut self, to: &mut [u8]) -> usize {
         let kept = self.plain.get(self.at..).unwrap_or_default();
@@ -278,5 +290,69 @@ impl Records {
             self.at = 0;
         }
         n
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, sync::Arc};
+
+    use rustls::{
+        AlertDescription, ClientConfig, ClientConnection, RootCertStore, ServerConfig,
+        pki_types::PrivatePkcs8KeyDer,
+    };
+
+    use super::*;
+
+    /// Both ends after their handshake.
+    fn ends() -> (Side, Records, ClientConnection) {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let server = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let client = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut side = Side::Server(UnbufferedServerConnection::new(Arc::new(server)).unwrap());
+        let mut client = ClientConnection::new(Arc::new(client), "a.test".try_into().unwrap()).unwrap();
+        let mut records = Records::default();
+        while client.is_handshaking() || side.is_handshaking() {
+            let mut up = std::mem::take(&mut records.incoming);
+            client.write_tls(&mut up).unwrap();
+            side.feed(&mut records, &mut up, &mut []).unwrap();
+            assert_eq!(take(&mut client, &mut records), None);
+        }
+        (side, records, client)
+    }
+
+    /// The client takes what there is for it.
+    fn take(client: &mut ClientConnection, records: &mut Records) -> Option<Error> {
+        let down = std::mem::take(&mut records.outgoing);
+        let mut down = down.as_slice();
+        while !down.is_empty() && client.read_tls(&mut down).unwrap() > 0 {
+            if let Err(error) = client.process_new_packets() {
+                return Some(error);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn what_is_found_broken_while_something_is_sent_is_told() {
+        let (mut side, mut records, mut client) = ends();
+        client.writer().write_all(b"question").unwrap();
+        client.write_tls(&mut records.incoming).unwrap();
+        // It has changed on the way, and lies there as an answer is sent.
+        *records.incoming.last_mut().unwrap() ^= 1;
+        let sealed = side.seal(&mut records, b"answer", &mut Vec::new(), 0, false);
+        assert_eq!(sealed.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            take(&mut client, &mut records),
+            Some(Error::AlertReceived(AlertDescription::BadRecordMac))
+        );
     }
 }

@@ -104,7 +104,7 @@ impl Securing {
                 return Poll::Ready(if agreed { Ok(()) } else { Err(NO_HTTP2) });
             }
             if self.begun && !self.stream.is_due() {
-                if ready!(self.stream.poll_more(cx)).map_err(|_| CLOSED)? == 0 {
+                if ready!(self.stream.poll_more(cx)).map_err(|error| broken(&error))? == 0 {
                     return Poll::Ready(Err(CLOSED));
                 }
                 if self.stream.has_come().len() > MESSAGE_MOST {
@@ -136,6 +136,17 @@ impl Securing {
 
 /// The backend ended the connection before the handshake was done.
 const CLOSED: Trouble = Trouble::tls("closed in the handshake");
+
+/// What an error of reading means: it is ourselves who hold too much, or the backend has gone.
+fn broken(error: &io::Error) -> Trouble {
+    match error.kind() == io::ErrorKind::OutOfMemory {
+        true => Trouble {
+            cause: Cause::Local,
+            detail: Some("too much is held"),
+        },
+        false => CLOSED,
+    }
+}
 
 /// It took part in the handshake, and chose no HTTP/2.
 const NO_HTTP2: Trouble = Trouble {

@@ -16,6 +16,7 @@ use super::{Front, TlsFault, gate::Turn, stream::TlsStream};
 use crate::{
     accept::Accepted,
     fault::Fault,
+    hello,
     session::{self, timeouts},
     stream::{Socket, Stream},
     timers::Deadline,
@@ -25,20 +26,24 @@ use crate::{
 
 /// Bytes of a ClientHello at the most that are held until it is whole, and of what follows it, which may be a chain of
 /// certificates.
-const HELLO_MOST: usize = 20 << 10;
+const HELLO_MOST: usize = hello::MAX;
 pub(super) const MESSAGE_MOST: usize = 128 << 10;
 
 /// What is told who speaks HTTP without TLS.
 const PLAIN_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 60\r\n\
     Connection: close\r\n\r\nThis port speaks HTTPS, and the request came in plain HTTP.\n";
 
-/// A handshake counts as under way from its making to its drop.
+/// A handshake counts as under way from its first byte to the drop of this: a connection that says nothing costs nothing.
 struct Handshake<'w>(&'w Worker);
 
 impl<'w> Handshake<'w> {
-    fn new(worker: &'w Worker) -> Self {
+    /// None: as many are under way as may be.
+    fn begin(worker: &'w Worker) -> Option<Self> {
+        if worker.handshakes() >= worker.most_handshakes.load(Relaxed) {
+            return None;
+        }
         worker.cell.handshakes.add(1);
-        Self(worker)
+        Some(Self(worker))
     }
 }
 
@@ -90,14 +95,10 @@ async fn shake(
     worker: &Rc<Worker>,
     route: &LocalRoute,
     front: &Front,
-    mut socket: Socket,
+    socket: Socket,
     at: Instant,
 ) -> Result<Box<TlsStream>, Fault> {
-    if worker.handshakes() >= worker.most_handshakes.load(Relaxed) {
-        socket.reset_on_drop();
-        return Err(Fault::Tls(TlsFault::Limit, "too many handshakes"));
-    }
-    let under_way = Handshake::new(worker);
+    let mut under_way = None;
     let deadline = worker.timers.deadline();
     deadline.set(at, timeouts(route).handshake);
     let stream = TlsStream::new(Arc::clone(&front.config), socket, &worker.records);
@@ -111,7 +112,7 @@ async fn shake(
     let mut turn = Turn::default();
     let mut come = Come::Nothing;
     let shaken = poll_fn(|cx| {
-        match poll(cx, worker, &mut stream, &mut turn, &mut come) {
+        match poll(cx, worker, &mut stream, &mut turn, &mut come, &mut under_way) {
             Poll::Ready(done) => return Poll::Ready(done),
             Poll::Pending => {}
         }
@@ -163,14 +164,18 @@ impl Come {
     }
 }
 
-fn poll(
+fn poll<'w>(
     cx: &mut Context<'_>,
-    worker: &Worker,
+    worker: &'w Worker,
     stream: &mut TlsStream,
     turn: &mut Turn,
     come: &mut Come,
+    under_way: &mut Option<Handshake<'w>>,
 ) -> Poll<Result<(), Fault>> {
-    let gone = |_: io::Error| Fault::ClientClosed;
+    let gone = |error: io::Error| match error.kind() == io::ErrorKind::OutOfMemory {
+        true => Fault::Memory,
+        false => Fault::ClientClosed,
+    };
     loop {
         // What is to be said goes before what is to be heard.
         match stream.poll_flush(cx) {
@@ -198,6 +203,10 @@ fn poll(
                 *come = Come::Bytes;
                 if speaks_http(stream.has_come()) {
                     return Poll::Ready(Err(Fault::Tls(TlsFault::Plain, "HTTP in plain text")));
+                }
+                *under_way = Handshake::begin(worker);
+                if under_way.is_none() {
+                    return Poll::Ready(Err(Fault::Tls(TlsFault::Limit, "too many handshakes")));
                 }
             }
             let most = match stream.has_said() {
@@ -240,6 +249,9 @@ fn speaks_http(bytes: &[u8]) -> bool {
 /// Says what is to be said to who could not be served: an alert, or a response in plain text.
 async fn part(worker: &Worker, deadline: &Deadline, stream: &mut TlsStream, fault: Fault) {
     let Fault::Tls(tls, _) = fault else { return };
+    if tls == TlsFault::Limit {
+        return stream.reset_on_drop();
+    }
     if tls == TlsFault::Plain && speaks_http(stream.has_come()) {
         let socket = stream.below();
         let whole = poll_fn(|cx| match socket.poll_send(cx, PLAIN_HTTP) {

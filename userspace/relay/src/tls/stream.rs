@@ -26,10 +26,10 @@ use super::{
     buffers::{Buffers, CLOSE_NOTIFY, READ, RECORD, RECORD_MORE, WRITE},
     client::Shown,
     facts::{Asked, TlsFacts},
-    hello,
     records::{Records, Side},
 };
 use crate::{
+    hello,
     scratch::{Memory, Share},
     stream::{Socket, Stream},
 };
@@ -47,6 +47,8 @@ pub(crate) struct TlsStream {
     sent: usize,
     /// They are counted as held.
     share: Option<Share>,
+    /// What has come and is kept is counted as well.
+    kept: Option<Share>,
     /// Plain bytes in them that their sender has not been told of.
     owed: usize,
     state: State,
@@ -109,6 +111,7 @@ impl TlsStream {
             records: Records::default(),
             sent: 0,
             share: None,
+            kept: None,
             owed: 0,
             state: State::Silent,
             due: false,
@@ -171,7 +174,23 @@ impl TlsStream {
             self.tls = read.first().map(|first| *first == 22);
         }
         self.records.incoming.extend_from_slice(read);
+        self.count(&buffers.memory)?;
         Poll::Ready(Ok(n))
+    }
+
+    /// Counts what has come and is kept, in place of what was kept before.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::OutOfMemory`]: as much is kept already as may be.
+    fn count(&mut self, memory: &Memory) -> io::Result<()> {
+        let bytes = self.records.kept();
+        if self.kept.as_ref().map_or(0, Share::bytes) != bytes as u64 {
+            self.kept = None;
+            if bytes > 0 {
+                self.kept = Some(memory.share(bytes)?);
+            }
+        }
+        Ok(())
     }
 
     /// Does what there is to do for the handshake. What it has to say lies in wait for [`Self::poll_flush`]. Once it is done
@@ -182,7 +201,10 @@ impl TlsStream {
     pub(super) fn step(&mut self) -> Result<(), Error> {
         self.due = false;
         if !self.said && matches!(self.side, Side::Server(_)) {
-            self.sni = hello::server_name(&self.records.incoming);
+            // What it makes of it is rustls' to judge: there, what is not whole or not sound has no name.
+            if let Ok(hello::Read::Whole(hello)) = hello::read(&self.records.incoming) {
+                self.sni = hello.sni;
+            }
         }
         let mut incoming = std::mem::take(&mut self.records.incoming);
         if let Err(error) = self.side.feed(&mut self.records, &mut incoming, &mut []) {
@@ -190,6 +212,9 @@ impl TlsStream {
             self.records.incoming = incoming;
             return Err(error);
         }
+        let buffers = Rc::clone(&self.buffers);
+        // Hardly more than was counted as it came: whoever goes on with it counts again.
+        let _ = self.count(&buffers.borrow().memory);
         self.said |= !self.records.outgoing.is_empty();
         if self.side.is_handshaking() {
             return Ok(());
@@ -256,9 +281,14 @@ impl TlsStream {
         let buffers = Rc::clone(&self.buffers);
         let buffers = &mut *buffers.borrow_mut();
         let last = last && bytes.len() <= WRITE;
-        let (taken, end) = self
+        let sealed = self
             .side
-            .seal(&mut self.records, bytes, &mut buffers.write, 0, last)?;
+            .seal(&mut self.records, bytes, &mut buffers.write, 0, last);
+        let (taken, end) = match sealed {
+            Ok(sealed) => sealed,
+            Err(error) => return Poll::Ready(Err(self.fail(cx, error))),
+        };
+        self.count(&buffers.memory)?;
         let records = buffers.write.get(..end).unwrap_or_default();
         let mut sent = 0;
         if last {
@@ -286,12 +316,23 @@ impl TlsStream {
         Poll::Ready(Ok(taken))
     }
 
+    /// After what has come was found to be broken: the alert that says so goes out as far as that goes without waiting.
+    fn fail(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
+        self.state = State::Silent;
+        let _ = self.poll_flush(cx);
+        error
+    }
+
     /// Ends this side's bytes; never waits. What could not be sent is sent by the next [`Self::poll_flush`].
     fn end(&mut self) -> io::Result<()> {
         match self.state {
             State::Open => {
                 let mut record = vec![0; CLOSE_NOTIFY];
-                let (_, end) = self.side.seal(&mut self.records, &[], &mut record, 0, true)?;
+                let sealed = self.side.seal(&mut self.records, &[], &mut record, 0, true);
+                let (_, end) = match sealed {
+                    Ok(sealed) => sealed,
+                    Err(error) => return Err(self.fail(&mut Context::from_waker(Waker::noop()), error)),
+                };
                 self.records
                     .outgoing
                     .extend_from_slice(record.get(..end).unwrap_or_default());
@@ -347,7 +388,10 @@ impl Stream for TlsStream {
         }
         loop {
             if !self.records.plain.is_empty() {
-                return Poll::Ready(Ok(self.records.take_plain(buf)));
+                let taken = self.records.take_plain(buf);
+                let buffers = Rc::clone(&self.buffers);
+                self.count(&buffers.borrow().memory)?;
+                return Poll::Ready(Ok(taken));
             }
             if self.records.ended {
                 return Poll::Ready(Ok(0));
@@ -378,11 +422,11 @@ impl Stream for TlsStream {
             let got = match self.side.feed(&mut self.records, all, buf) {
                 Ok(got) => got,
                 Err(error) => {
-                    self.state = State::Silent;
-                    let _ = self.poll_flush(cx);
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                    let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                    return Poll::Ready(Err(self.fail(cx, error)));
                 }
             };
+            self.count(&buffers.memory)?;
             if !self.records.outgoing.is_empty() && self.owed == 0 && self.poll_flush(cx)?.is_pending() {
                 // The next read goes on with it.
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::fixture::{self, Authority, now};
+use crate::fixture::{self, Authority, chain, keys, now, shake};
 
 #[test]
 fn verdicts() {
@@ -71,4 +71,62 @@ fn words_are_told_apart() {
     let mut words = Unverified::ALL.map(Unverified::as_str);
     words.sort_unstable();
     assert!(words.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+/// A certificate of version 1, as `openssl x509 -req` makes it, and its key.
+const VERSION_1: &str = r"
+-----BEGIN CERTIFICATE-----
+MIIBPTCB4wIUfR6eNb0hoHJTN8QzorETIXE+EEkwCgYIKoZIzj0EAwIwIDEQMA4G
+A1UECgwHRXhhbXBsZTEMMAoGA1UEAwwDb2xkMCAXDTI2MTEzMDA5MTEzM1oYDzIx
+MjYxMTA2MDkxMTMzWjAgMRAwDgYDVQQKDAdFeGFtcGxlMQwwCgYDVQQDDANvbGQw
+WTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATmg2vmaGEvxpL9yJYcX/R1x37ruF34
+uX19KRw9cCCB1IpHefza01Ej5y2KbWBJRw3wFh/0LJpM4jmhYixQjKNGMAoGCCqG
+SM49BAMCA0kAMEYCIQC7veOLttnllDF1BL/W/2z1DRGy8JIdlwkK3odfVnOP+AIh
+AK1bqamgQ2/9dGj356GXAr0VTd1+aByptZgCvntDpp8H
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgPBBN2ZUDRBdT9d2c
+jFgdKt6uRpj/1/ArBVwS8MJsLSmhRANCAATmg2vmaGEvxpL9yJYcX/R1x37ruF34
+uX19KRw9cCCB1IpHefza01Ej5y2KbWBJRw3wFh/0LJpM4jmhYixQjKNG
+-----END PRIVATE KEY-----
+";
+
+/// Who is served whatever the certificate may be of any version, but has its key.
+#[test]
+fn a_certificate_of_version_1_is_shown_and_does_not_hold() {
+    let (authority, key) = (Authority::new("Root"), fixture::p256());
+    let certificate = authority.issue(&["server.test"], &key);
+    let certificate = crate::Certificate::read(chain(&[&certificate]).as_bytes(), None).unwrap();
+    let old = CertificateDer::from_pem_slice(VERSION_1.as_bytes()).unwrap();
+    let of_old = crate::PrivateKey::read(VERSION_1.as_bytes()).unwrap();
+    let of_other = fixture::read_key(&fixture::p256());
+    for (wanted, private, version, served) in [
+        (Wanted::Optional, &of_old, &rustls::version::TLS13, true),
+        (Wanted::Optional, &of_old, &rustls::version::TLS12, true),
+        (Wanted::Optional, &of_other, &rustls::version::TLS13, false),
+        (Wanted::Optional, &of_other, &rustls::version::TLS12, false),
+        (Wanted::Required, &of_old, &rustls::version::TLS13, false),
+        (Wanted::Required, &of_old, &rustls::version::TLS12, false),
+    ] {
+        let auth = ClientAuth::read(wanted, authority.pem().as_bytes(), &[]).unwrap();
+        let front = crate::Front::new(crate::Policy::intermediate())
+            .certificate(certificate.clone(), Vec::new())
+            .clients(auth.clone());
+        let (_, server) = front.build(&keys(&[&key])).unwrap();
+        let shown = rustls::sign::CertifiedKey::new(vec![old.clone()], private.signing_key());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.certificate.der().clone()).unwrap();
+        let mut client = rustls::ClientConfig::builder_with_protocol_versions(&[version])
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(shown)));
+        client.time_provider = Arc::new(fixture::Clock);
+        let shaken = shake(&server, &Arc::new(client), "server.test");
+        assert_eq!(shaken.is_ok(), served, "{wanted:?} {version:?}");
+        if let Ok((server, _)) = shaken {
+            let chain = std::slice::from_ref(&old);
+            assert_eq!(server.peer_certificates().unwrap(), chain);
+            assert_eq!(auth.verdict(chain, now()), Err(Unverified::Invalid));
+            assert_eq!(crate::Peer::read(&old).unwrap().subject(), "CN=old,O=Example");
+        }
+    }
 }

@@ -153,10 +153,21 @@ fn one_handshake_too_many_is_refused() {
     let authority = Authority::new();
     let lab = Lab::new(https(&authority, |_| {}));
     lab.relay.set_handshakes(1);
+    // Those that say nothing are in nobody's way, however many they are.
+    let silent: Vec<_> = (0..3).map(|_| lab.client()).collect();
+    until("they are taken", || lab.relay.snapshot().open == 3);
     let mut first = begin(&lab, &authority.client(&[], BOTH), "www.test");
+    let mut hello = Vec::new();
+    first.conn.write_tls(&mut hello).unwrap();
+    let (begin, rest) = hello.split_at(1);
+    first.sock.write_all(begin).unwrap();
     until("it is under way", || lab.relay.snapshot().handshakes == 1);
-    lab.client().ends();
+    let mut another = lab.client();
+    another.send([22]);
+    another.ends();
     lab.ended(Reason::LimitHandshakes, 1);
+    drop(silent);
+    first.sock.write_all(rest).unwrap();
     while first.conn.is_handshaking() {
         first.conn.complete_io(&mut first.sock).unwrap();
     }
