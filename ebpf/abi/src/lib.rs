@@ -19,10 +19,10 @@ pub mod spec;
 pub use addr::Addr16;
 pub use hash::ABI_HASH;
 pub use maps::{
-    Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
-    FragmentState, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Prefix,
-    QuicKey, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings,
-    Slot, Taken, Traffic, Vlan,
+    AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
+    FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
+    NeighborEvent, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
+    ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
 };
 pub use reason::{Note, REASON_COUNT, Reason, Verdict};
 pub use spec::{MAPS, MapSpec};

@@ -5,8 +5,8 @@ mod words;
 use core::mem::{offset_of, size_of};
 
 pub use self::words::{
-    action, backend, capture, filter, flow, fragment, known, limit, list, nat, next_hop, returns, service,
-    settings, stage, take,
+    action, advert, backend, capture, filter, flow, fragment, known, lease, limit, list, nat, next_hop,
+    returns, service, settings, stage, take,
 };
 use crate::{
     addr::Addr16,
@@ -424,6 +424,24 @@ shared! {
         ifindex: u32,
         /// Reserved, 0.
         reserved: u32,
+    }
+
+    /// Where adverts of virtual routers arrive. Key of `HEARS`.
+    HearKey(20) {
+        /// What they are addressed to: the group, or the box's own address.
+        addr: Addr16,
+        /// The interface, without VLAN tags.
+        ifindex: u32,
+    }
+
+    /// What stands before an advert's frame in `ADVERTS`.
+    AdvertRecord(16) {
+        /// When it arrived: CLOCK_MONOTONIC in nanoseconds.
+        time: u64,
+        /// The interface it came in by.
+        ifindex: u32,
+        /// Bytes of the frame that follow: all of them.
+        len: u32,
     }
 
     /// Which packets are captured. All that is set must agree.

@@ -32,8 +32,10 @@ pub const ICMP_PROGRAM: &str = "weir_icmp";
 pub const FRAGMENT_PROGRAM: &str = "weir_fragment";
 /// The XDP program behind it for ICMP errors about flows by `full-nat`.
 pub const NAT_ICMP_PROGRAM: &str = "weir_nat_icmp";
+/// The XDP program behind it that hands adverts of virtual routers to control.
+pub const ADVERT_PROGRAM: &str = "weir_advert";
 /// The programs behind [`XDP_PROGRAM`], with their [`stage`](crate::maps::stage)s.
-pub const STAGE_PROGRAMS: [(u32, &str); 15] = [
+pub const STAGE_PROGRAMS: [(u32, &str); 16] = [
     (crate::maps::stage::EDGE, EDGE_PROGRAM),
     (crate::maps::stage::FULL_NAT, FULL_NAT_PROGRAM),
     (crate::maps::stage::COOKIE, COOKIE_PROGRAM),
@@ -49,6 +51,7 @@ pub const STAGE_PROGRAMS: [(u32, &str); 15] = [
     (crate::maps::stage::NAT_ICMP, NAT_ICMP_PROGRAM),
     (crate::maps::stage::NAT_SEND, NAT_SEND_PROGRAM),
     (crate::maps::stage::NAT_RETURN, NAT_RETURN_PROGRAM),
+    (crate::maps::stage::ADVERT, ADVERT_PROGRAM),
 ];
 /// The XDP program behind all of them that hands out what is captured.
 pub const CAPTURE_PROGRAM: &str = "weir_capture";
@@ -135,8 +138,18 @@ pub const PARKED: &str = "PARKED";
 /// pinned.
 pub const KNOWN_SERVICES: &str = "KNOWN_SERVICES";
 
+/// ARRAY (mmapable) of `u64`: until when a group of virtual routers is answered for, in nanoseconds of CLOCK_MONOTONIC; 0: it
+/// is not. Index 0 is [`LAG`](crate::maps::lease::LAG).
+pub const LEASES: &str = "LEASES";
+/// HASH [`Addr16`](crate::Addr16) → `u32` index into [`LEASES`]: the addresses of virtual routers.
+pub const LEASED: &str = "LEASED";
+/// HASH [`HearKey`](crate::HearKey) → `u32`, 1: where adverts that are handed to control arrive.
+pub const HEARS: &str = "HEARS";
+/// RINGBUF of [`AdvertRecord`](crate::AdvertRecord)s, each with the bytes of its frame behind it.
+pub const ADVERTS: &str = "ADVERTS";
+
 /// Every map that is pinned, in the order in which they are created.
-pub const PINNED: [&str; 30] = [
+pub const PINNED: [&str; 34] = [
     SERVICES,
     BACKENDS,
     RINGS,
@@ -167,6 +180,10 @@ pub const PINNED: [&str; 30] = [
     STEER,
     SOCKETS,
     TAKEN,
+    LEASES,
+    LEASED,
+    HEARS,
+    ADVERTS,
 ];
 
 pub(crate) const fn fold(mut hash: u64) -> u64 {

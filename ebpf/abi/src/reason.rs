@@ -166,6 +166,11 @@ reasons! {
     Inconsistent = 40, "inconsistent", Drop;
     /// The program could not take the packet apart or change it (a kernel helper failed).
     Internal = 41, "internal", Drop;
+    /// To an address of virtual routers that this box does not answer for now, or an answer from it: it is not master, or its
+    /// lease has run out.
+    NotMaster = 42, "not-master", Drop;
+    /// An advert of a virtual router, handed to control.
+    Advert = 43, "advert", Drop;
 }
 
 macro_rules! notes {
@@ -235,6 +240,8 @@ notes! {
     SynRelay = 21, "syn-relay";
     /// `weir_take` took in a packet to an address that is not on the box.
     TakenIn = 22, "taken-in";
+    /// An advert of a virtual router was not handed to control, since the buffer was full: it went up to the stack.
+    AdvertLost = 23, "advert-lost";
 }
 
 impl Note {

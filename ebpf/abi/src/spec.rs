@@ -4,12 +4,12 @@
 use core::mem::size_of;
 
 use crate::{
-    Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
-    FragmentState, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Prefix,
-    QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey,
-    ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
+    Addr16, AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
+    FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
+    NeighborEvent, NextHop, Prefix, QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
+    Service, ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
     hash::fnv,
-    maps::{capture, filter, known, limit, stage},
+    maps::{advert, capture, filter, known, lease, limit, stage},
     names,
 };
 
@@ -88,6 +88,13 @@ pub mod capacity {
     pub const SOCKETS: u32 = 4096;
     /// Networks that connections are taken in for, and addresses of the box's own. Allocated as needed.
     pub const TAKEN: u32 = 16_384;
+    /// Addresses of virtual routers.
+    pub const LEASED: u32 = 4096;
+    /// Interfaces with virtual routers, times the addresses that adverts come to there: the group's of both families, and own
+    /// ones.
+    pub const HEARS: u32 = 4096;
+    /// Bytes of the ring of adverts: about 600 with one address each.
+    pub const ADVERTS: u32 = 64 * 1024;
     /// Bytes of the ring of neighbor events: 2048 events.
     pub const EVENTS: u32 = 64 * 1024;
     /// Next hops whose resolution was asked for a short while ago.
@@ -144,8 +151,10 @@ impl MapSpec {
     }
 }
 
-/// Bytes of `SCRATCH`: a captured packet with its record.
-pub const SCRATCH_BYTES: usize = size_of::<CaptureRecord>() + capture::SNAP as usize;
+/// Bytes of `SCRATCH`: a captured packet with its record, and an advert with its own behind it.
+pub const SCRATCH_BYTES: usize = SCRATCH_ADVERT_AT + size_of::<AdvertRecord>() + advert::MOST as usize;
+/// The first of those bytes that are an advert's.
+pub const SCRATCH_ADVERT_AT: usize = size_of::<CaptureRecord>() + capture::SNAP as usize;
 
 /// Words of `PARKED`: for the packet, for a record that a program with a full stack writes to another map, and for what the
 /// packet becomes by `full-nat`.
@@ -156,7 +165,7 @@ pub const PARKED_RECORD_AT: usize = 16;
 pub const PARKED_NAT_AT: usize = 32;
 
 /// Every map of the programs, in the order in which they are created.
-pub const MAPS: [MapSpec; 35] = [
+pub const MAPS: [MapSpec; 39] = [
     MapSpec::new::<ServiceKey, Service>(names::SERVICES, kind::HASH, capacity::SERVICES),
     MapSpec::new::<u32, Backend>(names::BACKENDS, kind::ARRAY, capacity::BACKENDS),
     MapSpec::new::<u32, Slot>(names::RINGS, kind::ARRAY, capacity::RINGS).flags(flag::MMAPABLE),
@@ -193,6 +202,12 @@ pub const MAPS: [MapSpec; 35] = [
     MapSpec::new::<ServiceKey, u32>(names::STEER, kind::HASH, capacity::STEER),
     MapSpec::new::<u32, u32>(names::SOCKETS, kind::SOCKMAP, capacity::SOCKETS),
     MapSpec::new::<Prefix, Taken>(names::TAKEN, kind::LPM_TRIE, capacity::TAKEN).flags(flag::NO_PREALLOC),
+    MapSpec::new::<u32, u64>(names::LEASES, kind::ARRAY, lease::SLOTS)
+        .flags(flag::MMAPABLE)
+        .fixed(),
+    MapSpec::new::<Addr16, u32>(names::LEASED, kind::HASH, capacity::LEASED).fixed(),
+    MapSpec::new::<HearKey, u32>(names::HEARS, kind::HASH, capacity::HEARS).fixed(),
+    MapSpec::new::<(), ()>(names::ADVERTS, kind::RINGBUF, capacity::ADVERTS).fixed(),
     MapSpec::new::<(), ()>(names::EVENTS, kind::RINGBUF, capacity::EVENTS),
     MapSpec::new::<NeighborEvent, u32>(names::NEIGHBORS, kind::LRU_HASH, capacity::NEIGHBORS),
     MapSpec::new::<u32, [u8; SCRATCH_BYTES]>(names::SCRATCH, kind::PERCPU_ARRAY, 1).fixed(),

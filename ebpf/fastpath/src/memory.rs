@@ -4,7 +4,13 @@
 //! kernel's tables stay as they are; the tests compare a decision over it with the kernel's. Never full, as the kernel's
 //! tables may be.
 
-use std::{boxed::Box, collections::HashMap, ops::Deref, vec, vec::Vec};
+use std::{
+    boxed::Box,
+    collections::{HashMap, HashSet},
+    ops::Deref,
+    vec,
+    vec::Vec,
+};
 
 use weir_abi::{
     Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
@@ -26,6 +32,8 @@ use crate::{
 pub struct Asked {
     /// Readings of the clock.
     pub clock: u64,
+    /// Readings of the exact clock.
+    pub exact_clock: u64,
     /// Look-ups in `FLOWS`.
     pub flows: u64,
     /// Slots of rings.
@@ -82,6 +90,18 @@ pub struct MemoryTables {
     pub limits: [RecordLimit; limit::COUNT as usize],
     /// The clock: seconds.
     pub now: u32,
+    /// `LEASED`
+    pub leased: HashMap<Addr16, u32>,
+    /// `LEASES`, by slot.
+    pub leases: HashMap<u32, u64>,
+    /// The exact clock: nanoseconds.
+    pub clock: u64,
+    /// By how much the coarse clock is behind it.
+    pub coarse_behind: u64,
+    /// `HEARS` of the interface that frames come in by.
+    pub heard: HashSet<Addr16>,
+    /// Frames that `ADVERTS` has room for.
+    pub room_for_adverts: u32,
     /// The routing table.
     pub routes: Box<dyn FnMut(&RouteQuery) -> Route + Send>,
     /// `REASONS`
@@ -137,6 +157,12 @@ impl Default for MemoryTables {
             service_limits: HashMap::new(),
             limits: [RecordLimit::default(); limit::COUNT as usize],
             now: 0,
+            leased: HashMap::new(),
+            leases: HashMap::new(),
+            clock: 0,
+            coarse_behind: 0,
+            heard: HashSet::new(),
+            room_for_adverts: u32::MAX,
             routes: Box::new(|_| Route::NotForwarded),
             reasons: [0; REASON_COUNT],
             service_traffic: HashMap::new(),
@@ -359,6 +385,33 @@ impl Tables for MemoryTables {
     fn record_return_flow(&mut self, key: &FlowKey, vip: &ReturnVip) -> bool {
         self.return_flows.insert(*key, *vip);
         true
+    }
+
+    fn lease(&mut self, addr: &Addr16) -> u32 {
+        self.leased.get(addr).copied().unwrap_or(0)
+    }
+
+    fn lease_until(&mut self, slot: u32) -> u64 {
+        self.leases.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn clock(&mut self) -> u64 {
+        self.asked.exact_clock += 1;
+        self.clock
+    }
+
+    fn coarse_clock(&mut self) -> u64 {
+        self.clock.saturating_sub(self.coarse_behind)
+    }
+
+    fn hears(&mut self, to: &Addr16) -> bool {
+        self.heard.contains(to)
+    }
+
+    fn hand_out_advert(&mut self) -> bool {
+        let has_room = self.room_for_adverts > 0;
+        self.room_for_adverts = self.room_for_adverts.saturating_sub(1);
+        has_room
     }
 
     fn syn_cookie(&mut self, packet: &Packet) -> u64 {

@@ -30,6 +30,8 @@ pub const UDP: u8 = 17;
 pub const ICMP: u8 = 1;
 /// IP protocol number of ICMPv6.
 pub const ICMPV6: u8 = 58;
+/// IP protocol number of VRRP.
+pub const VRRP: u8 = 112;
 
 /// Bytes of an Ethernet header.
 pub const ETHERNET: usize = 14;
@@ -39,6 +41,8 @@ pub const VLAN_TAG: usize = 4;
 pub const IPV4: u16 = 0x0800_u16.to_be();
 /// Ethernet's type of IPv6, network order.
 pub const IPV6: u16 = 0x86dd_u16.to_be();
+/// Ethernet's type of ARP, network order.
+pub const ARP: u16 = 0x0806_u16.to_be();
 /// 802.1Q and 802.1ad.
 const C_TAG: u16 = 0x8100_u16.to_be();
 const S_TAG: u16 = 0x88a8_u16.to_be();
@@ -217,12 +221,40 @@ pub fn network(frame: Window<'_>, whole: impl Fn() -> usize) -> Result<Network, 
     }
 }
 
+/// What stands before a packet of any protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Where the packet begins.
+    pub at: usize,
+    /// Its EtherType, network order.
+    pub ether_type: u16,
+    /// As in [`Network`].
+    pub tags: [u32; 2],
+}
+
 /// Takes apart Ethernet, with its VLAN tags.
 ///
 /// # Errors
 /// What is behind it is no IP, or too many tags are before it.
 #[inline(always)]
 pub fn ethernet(frame: Window<'_>) -> Result<Ethernet, Reason> {
+    let Link { at, ether_type, tags } = link(frame)?;
+    if ether_type != IPV4 && ether_type != IPV6 {
+        return Err(Reason::NotIp);
+    }
+    Ok(Ethernet {
+        at,
+        v4: ether_type == IPV4,
+        tags,
+    })
+}
+
+/// The same whatever is behind it.
+///
+/// # Errors
+/// The frame ends in it, or it has too many tags.
+#[inline(always)]
+pub fn link(frame: Window<'_>) -> Result<Link, Reason> {
     let ethernet = frame.header::<ETHERNET>().ok_or(Reason::Truncated)?;
     let mut ether_type = ethernet.get::<u16, 12>();
     let mut at = ETHERNET;
@@ -246,14 +278,7 @@ pub fn ethernet(frame: Window<'_>) -> Result<Ethernet, Reason> {
             }
         }
     }
-    if ether_type != IPV4 && ether_type != IPV6 {
-        return Err(Reason::NotIp);
-    }
-    Ok(Ethernet {
-        at,
-        v4: ether_type == IPV4,
-        tags,
-    })
+    Ok(Link { at, ether_type, tags })
 }
 
 /// Takes apart the IP header of a family.

@@ -39,6 +39,9 @@
 //! | [`admit`] | begins to count a network's connections, refuses those beyond its limits, counts the relay's |
 //! | [`cookie`] | answers and checks TCP to the relay in a flood of SYNs |
 //! | [`answer`] | RST and ICMP errors instead of the packet |
+//! | [`lease::advert`] | adverts of virtual routers, handed to control |
+//!
+//! Where there are virtual routers, [`lease::gate`] comes before all of it.
 //!
 //! All but the first go on with the packet that was parked: to the verifier it is a number of unknown words, so the ways
 //! that led there do not multiply with those that lead on.
@@ -57,6 +60,7 @@ pub mod forward;
 pub mod fragments;
 pub mod full_nat;
 pub mod icmp;
+pub mod lease;
 mod mss;
 mod protect;
 #[cfg(test)]
@@ -132,7 +136,15 @@ pub enum Step {
 
 /// Decides about a frame, changes it if it is to be forwarded, and counts: all stages, one after the other.
 pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &mut T) -> Outcome {
-    let mut step = short(frame, tables);
+    let gated = if lease::are_asked(tables) {
+        lease::gate(frame, tables)
+    } else {
+        None
+    };
+    let mut step = match gated {
+        Some(step) => step,
+        None => short(frame, tables),
+    };
     // No more than the longest chain of stages: edge, forward, admit, full_nat, nat_new, nat_take, and for the slower of two CPUs
     // full_nat and nat_new again, nat_send, answer.
     for _ in 0..10 {
@@ -152,6 +164,7 @@ pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &mut T) -> Outcome {
             Step::Stage(stage::ANSWER) => answer::answer(frame, tables),
             Step::Stage(stage::ICMP) => icmp::icmp(frame, tables),
             Step::Stage(stage::FRAGMENT) => fragments::fragment(frame, tables),
+            Step::Stage(stage::ADVERT) => lease::advert(tables),
             Step::Stage(_) => break,
         };
     }

@@ -181,6 +181,19 @@ pub trait Tables {
     /// `SERVICE_LIMITS`.
     fn service_limits(&mut self, service: u32) -> Option<Self::Held<ServiceLimits>>;
 
+    /// `LEASED`: the slot of the group of virtual routers that have the address; 0: none.
+    fn lease(&mut self, addr: &Addr16) -> u32;
+    /// `LEASES`: when the lease of a slot ends, in nanoseconds of CLOCK_MONOTONIC; 0: there is none.
+    fn lease_until(&mut self, slot: u32) -> u64;
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn clock(&mut self) -> u64;
+    /// The same by a clock that is cheap, and behind by as much as [`weir_abi::maps::lease::LAG`] says at most.
+    fn coarse_clock(&mut self) -> u64;
+    /// `HEARS`: whether control takes adverts to this address, on the interface that the frame came in by.
+    fn hears(&mut self, to: &Addr16) -> bool;
+    /// Copies the frame, an advert, to `ADVERTS`. False: there is no room, or the frame is too long.
+    fn hand_out_advert(&mut self) -> bool;
+
     /// Has the kernel make a cookie for a SYN that a listening socket of this box takes: the sequence number to answer
     /// with, and the MSS to offer 32 bits above it. 0: no socket listens, or the kernel makes none.
     fn syn_cookie(&mut self, packet: &Packet) -> u64;

@@ -21,7 +21,7 @@ use aya_ebpf::{
 use weir_abi::{
     CaptureRecord, Note,
     maps::{capture::SNAP, settings, stage},
-    spec::SCRATCH_BYTES,
+    spec::SCRATCH_ADVERT_AT,
 };
 use weir_fastpath::{
     Outcome,
@@ -36,7 +36,7 @@ use crate::{
 
 const RECORD: usize = size_of::<CaptureRecord>();
 const BYTES: usize = SNAP as usize;
-const _: () = assert!(RECORD + BYTES == SCRATCH_BYTES);
+const _: () = assert!(RECORD + BYTES == SCRATCH_ADVERT_AT);
 
 /// Where the verdict's number begins above the reason's.
 const VERDICT_SHIFT: u32 = 16;
@@ -66,16 +66,9 @@ fn kept() -> Option<&'static mut Kept> {
     Some(unsafe { &mut *kept })
 }
 
-/// Keeps the frame, before anything is changed in it.
+/// Keeps the frame, before anything is changed in it. Called where [`settings::CAPTURE`] is set.
 #[inline(always)]
 pub(crate) fn before(ctx: &XdpContext) {
-    if is_on() {
-        keep(ctx);
-    }
-}
-
-#[inline(always)]
-fn keep(ctx: &XdpContext) {
     let Some(kept) = kept() else { return };
     kept.record.captured = 0;
     let Some(filter) = CAPTURE.get(0) else { return };
@@ -156,7 +149,7 @@ pub(crate) fn emit(ctx: &XdpContext) -> u32 {
     kept.record.reserved = 0;
     kept.record.captured = captured as u32;
     let len = opaque(RECORD + captured);
-    if len > SCRATCH_BYTES {
+    if len > SCRATCH_ADVERT_AT {
         return verdict;
     }
     // SAFETY: the ring buffer, and `len` bytes of the value, at most all of it.

@@ -18,15 +18,17 @@ use aya_ebpf::{
         BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, BPF_FIB_LKUP_RET_UNSUPP_LWT, BPF_NOEXIST,
         bpf_fib_lookup as Fib,
     },
-    helpers::generated::{bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    helpers::generated::{
+        bpf_fib_lookup, bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns,
+    },
     maps::{HashMap, lpm_trie::Key},
     programs::XdpContext,
 };
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, KnownService,
-    ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey, Reason,
-    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
-    Traffic, Vlan,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, HearKey,
+    KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey,
+    Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings,
+    Slot, Traffic, Vlan,
     maps::{filter, known, limit},
     spec::{PARKED_NAT_AT, PARKED_RECORD_AT, PARKED_WORDS},
 };
@@ -39,12 +41,13 @@ use weir_fastpath::{
 };
 
 use self::keys::{Words, key_in, same};
-use crate::cookie;
 use crate::maps::{
-    BACKEND_TRAFFIC, BACKENDS, CLIENTS, EVENTS, FILTER, FLOWS, FRAGMENTS, KNOWN_SERVICES, LISTS, NAT_CURSORS,
-    NAT_FLOWS, NAT_REPLIES, NAT_SOURCES, NEIGHBORS, NEXT_HOPS, PARKED, QUIC_IDS, REASONS, RECORD_LIMIT,
-    RETURN_FLOWS, RETURNS, RINGS, ROUTES, SERVICE_LIMITS, SERVICE_TRAFFIC, SERVICES, SETTINGS, VLANS,
+    BACKEND_TRAFFIC, BACKENDS, CLIENTS, EVENTS, FILTER, FLOWS, FRAGMENTS, HEARS, KNOWN_SERVICES, LEASED,
+    LEASES, LISTS, NAT_CURSORS, NAT_FLOWS, NAT_REPLIES, NAT_SOURCES, NEIGHBORS, NEXT_HOPS, PARKED, QUIC_IDS,
+    REASONS, RECORD_LIMIT, RETURN_FLOWS, RETURNS, RINGS, ROUTES, SERVICE_LIMITS, SERVICE_TRAFFIC, SERVICES,
+    SETTINGS, VLANS,
 };
+use crate::{advert, cookie};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -353,6 +356,47 @@ impl Tables for Kernel<'_> {
     #[inline(always)]
     fn record_return_flow(&mut self, key: &FlowKey, vip: &ReturnVip) -> bool {
         RETURN_FLOWS.insert(key_in(&key.words()), vip, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn lease(&mut self, addr: &Addr16) -> u32 {
+        // SAFETY: copied at once, see the module.
+        unsafe { LEASED.get(key_in(&addr.words())) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn lease_until(&mut self, slot: u32) -> u64 {
+        // SAFETY: a value of an array: one volatile load of a whole word, which userspace stores whole.
+        LEASES
+            .get_ptr(slot)
+            .map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn clock(&mut self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn coarse_clock(&mut self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn hears(&mut self, to: &Addr16) -> bool {
+        let key = HearKey {
+            addr: *to,
+            ifindex: self.ctx.ingress_ifindex() as u32,
+        };
+        // SAFETY: nothing is read of it.
+        unsafe { HEARS.get(key_in(&key.words())) }.is_some()
+    }
+
+    #[inline(always)]
+    fn hand_out_advert(&mut self) -> bool {
+        advert::hand_out(self.ctx)
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@
     reason = "aya's macros repeat the entry points without their documentation"
 )]
 
+mod advert;
 mod capture;
 mod cookie;
 mod frame;
@@ -31,7 +32,10 @@ use aya_ebpf::{
     macros::{classifier, sk_lookup, xdp},
     programs::{SkLookupContext, TcContext, XdpContext},
 };
-use weir_abi::{Verdict, maps::stage};
+use weir_abi::{
+    Verdict,
+    maps::{settings, stage},
+};
 use weir_fastpath::{
     Outcome, Step,
     pipeline::{
@@ -43,19 +47,44 @@ use weir_fastpath::{
         fragments::fragment,
         full_nat::{full_nat, nat_icmp, nat_new, nat_return, nat_send, nat_take},
         icmp::icmp,
-        internal, short,
+        internal,
+        lease::{advert, gate},
+        short,
     },
 };
 
-use crate::{frame::XdpFrame, kernel::Kernel, maps::STAGES};
+use crate::{
+    frame::XdpFrame,
+    kernel::Kernel,
+    maps::{SETTINGS, STAGES},
+};
 
 /// Balances what is for an L4 service, and passes on what is not: the short way.
 #[xdp(frags)]
 #[inline(always)]
 pub fn weir_xdp(ctx: XdpContext) -> u32 {
-    capture::before(&ctx);
+    // One look at the settings says that there is neither a capture nor a virtual router.
+    let flags = SETTINGS.get(0).map_or(0, |now| now.flags);
+    if flags & (settings::CAPTURE | settings::LEASES) != 0
+        && let Some(step) = before(&ctx, flags)
+    {
+        return finish(&ctx, step);
+    }
     let step = short(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
     finish(&ctx, step)
+}
+
+/// What comes before the short way.
+#[inline(always)]
+fn before(ctx: &XdpContext, flags: u32) -> Option<Step> {
+    if flags & settings::CAPTURE != 0 {
+        capture::before(ctx);
+    }
+    if flags & settings::LEASES != 0 {
+        gate(&mut XdpFrame::new(ctx), &mut Kernel::new(ctx))
+    } else {
+        None
+    }
 }
 
 /// Takes apart what the short way does not.
@@ -156,6 +185,13 @@ pub fn weir_cookie(ctx: XdpContext) -> u32 {
     finish(&ctx, step)
 }
 
+/// Hands adverts of virtual routers to control.
+#[xdp(frags)]
+pub fn weir_advert(ctx: XdpContext) -> u32 {
+    let step = advert(&mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
 /// Counts connections against the limits of their services.
 #[xdp(frags)]
 pub fn weir_admit(ctx: XdpContext) -> u32 {
@@ -216,6 +252,7 @@ fn go_on(ctx: &XdpContext, stage: u32) {
         stage::NAT_TAKE => jump::<{ stage::NAT_TAKE }>(ctx),
         stage::NAT_ICMP => jump::<{ stage::NAT_ICMP }>(ctx),
         stage::ADMIT => jump::<{ stage::ADMIT }>(ctx),
+        stage::ADVERT => jump::<{ stage::ADVERT }>(ctx),
         // `CAPTURE` is called by the one who captures.
         _ => {}
     }

@@ -10,10 +10,10 @@ use aya_ebpf::{
 };
 use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey, REASON_COUNT,
-    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
-    Taken, Traffic, Vlan,
-    maps::{filter, known, limit, stage},
+    HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey,
+    REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits,
+    Settings, Slot, Taken, Traffic, Vlan,
+    maps::{filter, known, lease, limit, stage},
     spec::{PARKED_WORDS, SCRATCH_BYTES, capacity, flag},
 };
 
@@ -119,6 +119,19 @@ pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(capacity::SOCKETS
 #[map]
 pub(crate) static TAKEN: LpmTrie<Addr16, Taken> =
     LpmTrie::with_max_entries(capacity::TAKEN, flag::NO_PREALLOC);
+
+/// Words, each read and written whole.
+#[map]
+pub(crate) static LEASES: Array<u64> = Array::with_max_entries(lease::SLOTS, flag::MMAPABLE);
+
+#[map]
+pub(crate) static LEASED: HashMap<Addr16, u32> = HashMap::with_max_entries(capacity::LEASED, 0);
+
+#[map]
+pub(crate) static HEARS: HashMap<HearKey, u32> = HashMap::with_max_entries(capacity::HEARS, 0);
+
+#[map]
+pub(crate) static ADVERTS: RingBuf = RingBuf::with_byte_size(capacity::ADVERTS, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS, 0);

@@ -1,12 +1,12 @@
 //! What the tables hold in the tests: one description, written to the kernel's maps and to tables in memory alike.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use weir_abi::{
-    Backend, FlowKey, FlowState, ListEntry, NatSource, NextHop, Prefix, QuicKey, ReturnKey, ReturnTarget,
-    Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan,
-    maps::{action, backend::ALIVE, backend::SHARED, filter, returns, service, settings},
+    Addr16, Backend, FlowKey, FlowState, HearKey, ListEntry, NatSource, NextHop, Prefix, QuicKey, ReturnKey,
+    ReturnTarget, Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan,
+    maps::{action, backend::ALIVE, backend::SHARED, filter, lease, returns, service, settings},
 };
 use weir_fastpath::memory::MemoryTables;
 
@@ -53,6 +53,10 @@ pub struct World {
     pub nat_sources: Vec<NatSource>,
     /// `QUIC_IDS`
     pub quic_ids: Vec<(QuicKey, u32)>,
+    /// `LEASED`, and for each address the word of its slot in `LEASES`.
+    pub leases: Vec<(Addr16, u64)>,
+    /// `HEARS`, of the interface that frames come in by.
+    pub heard: Vec<Addr16>,
     /// `SETTINGS`
     pub settings: Settings,
 }
@@ -61,6 +65,15 @@ pub struct World {
 pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }
+
+/// An address without a port. Panics if it is none.
+fn host(text: &str) -> Addr16 {
+    let ip: IpAddr = text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
+    ip.into()
+}
+
+/// Nanoseconds that the coarse clock is behind at most: more than it is on any kernel.
+pub const LAG: u64 = 100_000_000;
 
 /// The key of boxes in tests.
 const HASH_KEY: [u64; 2] = [0x1122_3344_5566_7788, 0x99aa_bbcc_ddee_ff00];
@@ -111,7 +124,7 @@ impl World {
         for n in 1..=lab::BACKENDS {
             let hop = self.next_hop(lab::backend_hop(n));
             let (v4, v6) = (format!("10.9.0.{n}:0"), format!("[2001:db8:9::{n:x}]:0"));
-            let here = [v4, v6].map(|text| weir_abi::Addr16::from(addr(&text).ip()));
+            let here = [v4, v6].map(|text| Addr16::from(addr(&text).ip()));
             for backend in &mut self.backends {
                 if here.contains(&backend.addr) {
                     backend.next_hop = hop;
@@ -181,6 +194,19 @@ impl World {
     pub fn list(&mut self, net: &str, entry: ListEntry) {
         self.lists.push((prefix(net), entry));
         self.settings.flags |= settings::LISTS;
+    }
+
+    /// Gives an address to a group of virtual routers of its own, whose lease ends then (nanoseconds of CLOCK_MONOTONIC; 0:
+    /// there is none), and says in the settings that there are such.
+    pub fn lease(&mut self, address: &str, until: u64) {
+        self.leases.push((host(address), until));
+        self.settings.flags |= settings::LEASES;
+    }
+
+    /// Has adverts to an address handed out, likewise.
+    pub fn hear(&mut self, address: &str) {
+        self.heard.push(host(address));
+        self.settings.flags |= settings::LEASES;
     }
 
     /// Limits what one network of clients may have of a service.
@@ -350,6 +376,19 @@ impl World {
         for (net, entry) in &self.lists {
             kernel.list(*net, *entry)?;
         }
+        kernel.lease(lease::LAG, LAG)?;
+        for (slot, (address, until)) in (1..).zip(&self.leases) {
+            kernel.lease(slot, *until)?;
+            kernel.leased(*address, slot)?;
+        }
+        for addr in &self.heard {
+            // By `lo`, unless a test says otherwise.
+            let key = HearKey {
+                addr: *addr,
+                ifindex: 1,
+            };
+            kernel.hear(key, 1)?;
+        }
         kernel.filter(&self.filter())?;
         for (key, service) in &self.services {
             kernel.service(*key, *service)?;
@@ -381,6 +420,13 @@ impl World {
         tables.services.extend(self.services.iter().copied());
         tables.returns.extend(self.returns.iter().copied());
         tables.flows.extend(self.flows.iter().copied());
+        tables.leases.insert(lease::LAG, LAG);
+        for (slot, (address, until)) in (1..).zip(&self.leases) {
+            tables.leases.insert(slot, *until);
+            tables.leased.insert(*address, slot);
+        }
+        tables.heard.extend(self.heard.iter().copied());
+        tables.clock = u64::from(now) * 1_000_000_000;
         tables.settings = self.settings;
         tables.now = now;
         tables.routes = Box::new(move |query| lab.route(query));

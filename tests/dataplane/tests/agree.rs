@@ -71,6 +71,18 @@ fn world() -> Result<World> {
     world.route("198.51.100.0/25", gateway);
     world.route("2001:db8:c::/122", gateway);
     let now = lab::now()?;
+    // Two addresses are answered for, one of each family is not, and one is of no group.
+    let far = (u64::from(now) + 3600) * 1_000_000_000;
+    for (vip, until) in [
+        ("192.0.2.10", far),
+        ("192.0.2.12", 0),
+        ("2001:db8:2::10", far),
+        ("2001:db8:2::11", 1),
+    ] {
+        world.lease(vip, until);
+    }
+    world.hear("224.0.0.18");
+    world.hear("ff02::12");
     let mut random = Random(7);
     for (family, vips) in [("4", &VIPS4[..]), ("6", &VIPS6[..])] {
         let backends: Vec<u16> = (1..=9)
@@ -324,6 +336,64 @@ fn packet(random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+/// What virtual routers are about: ARP, neighbor discovery, adverts; broken likewise.
+fn of_routers(random: &mut Random) -> Vec<u8> {
+    let octets = |text: &str| Addr16::from(addr(&format!("{text}:0")).ip()).octets();
+    let mut frame = vec![random.of(&[2, 0xff]), 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    for _ in 0..random.of(&[0, 0, 0, 1, 2, 3]) {
+        frame.extend([0x81, 0, 0, 7]);
+    }
+    if random.one_in(2) {
+        let target = octets(random.of(&["192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.1"]));
+        if random.one_in(3) {
+            let to = if random.one_in(2) {
+                [224, 0, 0, 18]
+            } else {
+                [192, 0, 2, 12]
+            };
+            frame.extend([8, 0, 0x45, 0, 0, 32, 0, 0, 0, 0, 255, 112, 0, 0, 192, 0, 2, 9]);
+            frame.extend(to);
+            frame.extend([0x31, 9, 100, 1, 0, 100, 0, 0, 192, 0, 2, 10]);
+        } else {
+            let sender = random.of(&[[192, 0, 2, 254], [0; 4], [192, 0, 2, 12]]);
+            let operation = random.of(&[1, 1, 1, 2]);
+            frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, operation, 2, 0, 0, 0, 0, 1]);
+            frame.extend(sender);
+            frame.extend([0; 6]);
+            frame.extend(&target[12..]);
+        }
+    } else {
+        let vips = ["[2001:db8:2::10]", "[2001:db8:2::11]", "[2001:db8:2::1]"];
+        let to = octets(random.of(&["[ff02::12]", "[ff02::1:ff00:11]", "[2001:db8:2::11]", "[fe80::1]"]));
+        let target = octets(random.of(&vips));
+        let options: &[u8] = if random.one_in(3) {
+            &[58, 0, 1, 4, 0, 0, 0, 0]
+        } else {
+            &[]
+        };
+        let next = if options.is_empty() {
+            random.of(&[58, 58, 112, 17])
+        } else {
+            60
+        };
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 24 + options.len() as u8, next, 255]);
+        frame.extend(octets("[fe80::7]"));
+        frame.extend(to);
+        frame.extend(options);
+        frame.extend([random.of(&[135, 135, 136, 128]), 0, 0, 0, 0, 0, 0, 0]);
+        frame.extend(target);
+    }
+    match random.below(5) {
+        0 => frame.truncate(14 + random.below(frame.len() - 13)),
+        1 => {
+            let at = 12 + random.below(frame.len() - 12);
+            frame[at] = random.next() as u8;
+        }
+        _ => {}
+    }
+    frame
+}
+
 /// The tables of `full-nat`, but for the moments, which two clocks tell.
 fn translated(
     flows: &HashMap<FlowKey, NatFlow>,
@@ -400,11 +470,19 @@ fn host_and_kernel_agree_on_ten_thousand_packets() -> Result<()> {
         let world = world()?;
         world.to_kernel(&mut both.kernel)?;
         both.memory = world.to_memory(both.lab, lab::now()?);
-        let mut random = Random(20_261_120);
+        let (mut random, mut routers) = (Random(20_261_120), Random(20_261_130));
         let mut seen = [0u64; REASON_COUNT];
         for n in 0..10_000 {
-            let frame = packet(&mut random);
+            let frame = if n % 8 == 7 {
+                of_routers(&mut routers)
+            } else {
+                packet(&mut random)
+            };
             both.memory.now = lab::now()?;
+            if n % 500 == 0 {
+                // There is room again.
+                both.kernel.adverts()?;
+            }
             let mut copy = frame.clone();
             let outcome = handle(&mut copy, &mut both.memory);
             let run = both.kernel.run(&frame)?;

@@ -405,6 +405,7 @@ fn a_syn_reads_the_clock_and_writes_one_record() -> Result<()> {
             both.memory.asked
                 == Asked {
                     clock: 1,
+                    exact_clock: 0,
                     // A tuple that is used again is written in place.
                     flows: 1,
                     slots: 1,

@@ -4,6 +4,7 @@
 //! Safe functions over raw calls, nothing more: no names, no policy, no retry. Typed maps are built on it in `table`,
 //! links in `attach`.
 
+mod clock;
 pub(crate) mod ethtool;
 pub(crate) mod packet;
 pub(crate) mod test_run;
@@ -19,6 +20,8 @@ use std::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+pub(crate) use clock::{coarse_tick, monotonic_nanoseconds, monotonic_seconds};
 
 /// Commands of bpf(2), from `enum bpf_cmd` of linux/bpf.h.
 mod cmd {
@@ -56,6 +59,7 @@ macro_rules! plain {
 plain!(
     u32,
     u64,
+    weir_abi::Addr16,
     weir_abi::Backend,
     weir_abi::CaptureFilter,
     weir_abi::ClientKey,
@@ -64,6 +68,7 @@ plain!(
     weir_abi::FlowState,
     weir_abi::FragmentKey,
     weir_abi::FragmentState,
+    weir_abi::HearKey,
     weir_abi::ListEntry,
     weir_abi::NatFlow,
     weir_abi::NatReply,
@@ -569,15 +574,4 @@ pub(crate) fn wait_for_programs() -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
-}
-
-/// Seconds of CLOCK_MONOTONIC, the clock that the programs stamp with; at least 1.
-pub(crate) fn monotonic_seconds() -> u32 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes one timespec to `now`. CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
-    u32::try_from(now.tv_sec).unwrap_or(u32::MAX).max(1)
 }

@@ -10,9 +10,10 @@ use std::{
 
 use aya::{Ebpf, maps::Map};
 use weir_abi::{
-    Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget,
-    ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Taken, Traffic, Vlan, maps::action, names,
+    Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
+    HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey,
+    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Taken, Traffic, Vlan,
+    maps::action, names,
 };
 use weir_core::ids::{ListenKey, Protocol, Scope};
 
@@ -58,6 +59,10 @@ pub(crate) struct Tables {
     pub(crate) steer: Table<ServiceKey, u32>,
     pub(crate) sockets: Table<u32, u32>,
     pub(crate) taken: Table<Prefix, Taken>,
+    pub(crate) leases: Table<u32, u64>,
+    pub(crate) leased: Table<Addr16, u32>,
+    pub(crate) hears: Table<HearKey, u32>,
+    pub(crate) adverts: Opaque,
 }
 
 /// A handle of any map, for what does not depend on its types.
@@ -152,6 +157,13 @@ impl Tables {
             steer: table!(names::STEER),
             sockets: table!(names::SOCKETS),
             taken: table!(names::TAKEN),
+            leases: table!(names::LEASES),
+            leased: table!(names::LEASED),
+            hears: table!(names::HEARS),
+            adverts: {
+                let (name, fd) = get(names::ADVERTS)?;
+                Opaque::new(name, fd)?
+            },
         })
     }
 
@@ -195,6 +207,10 @@ impl Tables {
             of(&self.steer),
             of(&self.sockets),
             of(&self.taken),
+            of(&self.leases),
+            of(&self.leased),
+            of(&self.hears),
+            self.adverts.handle(),
         ]
     }
 
@@ -399,7 +415,7 @@ impl Tables {
 }
 
 /// A key's meaning; None if weir never writes such a key.
-pub(crate) fn listen_key(addr: weir_abi::Addr16, port_proto: u32) -> Option<ListenKey> {
+pub(crate) fn listen_key(addr: Addr16, port_proto: u32) -> Option<ListenKey> {
     // The inverse of `port_proto`: the port as loaded from the packet in the low half, the protocol above it.
     let port = u16::from_be(port_proto as u16);
     let protocol = match port_proto >> 16 {

@@ -1,20 +1,26 @@
 //! Virtual routers on real links: adverts out and in, addresses announced, the machine of [`weir_core::vrrp`] driven by a thread
 //! of its own.
 //!
-//! Owns the sockets ([`Link`]), whether a link can be used, and the thread ([`Driver`]). Decides nothing: that is the machine's. What follows for addresses
+//! Owns the sockets ([`Link`]) and what the kernel's programs hand out ([`Ring`]), whether a link can be used, until when these
+//! programs answer ([`leases`]), and the thread ([`Driver`]). Decides nothing: that is the machine's. What follows for addresses
 //! and for the kernel's programs is told to [`Hands`], in the order that the machine wants it.
 
 mod addresses;
 mod driver;
+pub mod leases;
 mod link;
+mod report;
+mod ring;
 mod watch;
 
 use std::io;
 
 pub use self::{
     addresses::{Addresses, Held, MARK},
-    driver::{Driver, Group, Hands, Report, Reported, Signing, Virtual},
+    driver::{Driver, Group, Hands, Signing, Virtual},
     link::Link,
+    report::{Report, Reported},
+    ring::Ring,
 };
 
 /// Why a virtual router can't be on a link.

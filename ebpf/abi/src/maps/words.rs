@@ -112,6 +112,26 @@ pub mod settings {
     pub const CAPTURE: u32 = 1 << 2;
     /// Every packet of a recorded flow is counted, at the price of a look-up.
     pub const ACCOUNTING: u32 = 1 << 3;
+    /// `LEASED` or `HEARS` holds something: there are virtual routers.
+    pub const LEASES: u32 = 1 << 4;
+}
+
+/// Leases of virtual routers' addresses.
+pub mod lease {
+    /// Entries of `LEASES`.
+    pub const SLOTS: u32 = 1024;
+    /// The first of them: no lease, but nanoseconds that the kernel's coarse clock is behind the other one at most. 0: it is not
+    /// to be relied on.
+    pub const LAG: u32 = 0;
+    /// The same in ticks of the kernel. The coarse clock stands still between two of them; when the host stops the CPU that
+    /// keeps it, for five more, then another CPU sets it (Linux 5.18). One and some are for the reading itself.
+    pub const LAG_TICKS: u64 = 8;
+}
+
+/// Bounds of adverts.
+pub mod advert {
+    /// Bytes of a frame with an advert that is handed out; what is longer is left to the sockets.
+    pub const MOST: u32 = 2048;
 }
 
 /// Bounds of a capture.
@@ -155,6 +175,8 @@ pub mod stage {
     pub const NAT_ICMP: u32 = 13;
     /// Counts a connection that begins against the limits of its service. From the packet that was parked.
     pub const ADMIT: u32 = 14;
+    /// Hands an advert of a virtual router to control. From the beginning of the frame.
+    pub const ADVERT: u32 = 15;
     /// Entries of the map.
     pub const COUNT: u32 = 16;
 }

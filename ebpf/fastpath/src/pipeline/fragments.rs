@@ -9,7 +9,7 @@ use weir_abi::{
     maps::{action, fragment::OUT},
 };
 
-use super::{Outcome, ROUTE, Step, done, enter, flow::Chosen, internal, last, way};
+use super::{Outcome, ROUTE, Step, done, enter, flow::Chosen, internal, last, lease, way};
 use crate::{
     emit::{self, Outer},
     frame::Frame,
@@ -92,7 +92,9 @@ fn follow<F: Frame, T: Tables>(
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let out = state.action & OUT != 0;
     let mode = state.action & !OUT;
-    if !out {
+    if out {
+        lease::require(&state.src, &settings, tables)?;
+    } else {
         enter(packet, &settings, tables).map_err(last)?;
     }
     if packet.hop_limit <= 1 {

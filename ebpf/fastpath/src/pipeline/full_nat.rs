@@ -40,7 +40,7 @@ use weir_abi::{
 pub use self::icmp::nat_icmp;
 
 use super::{
-    LONG, Outcome, ROUTE, Step, Stop, fragments, go_on_parked, internal, mss, service, two_ports, way,
+    LONG, Outcome, ROUTE, Step, Stop, fragments, go_on_parked, internal, lease, mss, service, two_ports, way,
 };
 use crate::{
     emit,
@@ -285,6 +285,9 @@ fn send<F: Frame, T: Tables, const WAY: u8>(
 ) -> Result<Outcome, Stop> {
     let settings = tables.settings().ok_or(Reason::Internal)?;
     let nat = *tables.parked_nat().ok_or(Reason::Internal)?;
+    if nat.flags & OUT != 0 {
+        lease::require(&nat.out.src, &settings, tables)?;
+    }
     let clamp = mss::of_opening::<_, LONG>(frame, packet)?;
     if WAY != ROUTE && packet.fragment != Fragment::Whole {
         return Err(Stop::Stage(stage::NAT_SEND));

@@ -16,7 +16,7 @@ use weir_abi::{
 };
 
 use super::{
-    Outcome, ROUTE, Step, Stop, answer, done, enter, flow, full_nat, hash, internal, last,
+    Outcome, ROUTE, Step, Stop, answer, done, enter, flow, full_nat, hash, internal, last, lease,
     service as service_of, tunnel_source, way,
 };
 use crate::{
@@ -339,6 +339,7 @@ fn to_client<F: Frame, T: Tables>(
     let settings = tables.settings().ok_or(Reason::Internal)?;
     // The way first, as for every reply: what is for this box itself must pass untouched.
     let way = way::to_client::<_, ROUTE>(packet, &settings, tables).map_err(last)?;
+    lease::require(&ends.src, &settings, tables)?;
     if packet.hop_limit <= 1 {
         return Err(Reason::TtlExpired);
     }

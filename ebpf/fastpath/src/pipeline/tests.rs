@@ -139,6 +139,7 @@ fn a_stable_slot_asks_for_nothing_but_itself() {
         tables.asked,
         Asked {
             clock: 0,
+            exact_clock: 0,
             flows: 0,
             slots: 2,
             last_slot: Some(0)

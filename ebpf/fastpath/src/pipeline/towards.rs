@@ -12,7 +12,7 @@ use weir_abi::{
 use super::{
     Outcome, ROUTE, Stop, enter,
     flow::{self, Chosen},
-    fragments, mss, protect, way,
+    fragments, lease, mss, protect, way,
 };
 use crate::{
     emit::{self, Outer, Way},
@@ -271,6 +271,7 @@ pub(super) fn towards_client<F: Frame, T: Tables, const WAY: u8>(
             backend: target.backend,
         }
     };
+    lease::require(&vip.vip, &settings, tables)?;
     if packet.hop_limit <= 1 {
         return Err(Stop::Expired(0));
     }

@@ -1,6 +1,6 @@
 //! Keys of hash maps, in the form that costs a look-up least.
 
-use weir_abi::{Addr16, ClientKey, FlowKey, ReturnKey, ServiceKey};
+use weir_abi::{Addr16, ClientKey, FlowKey, HearKey, ReturnKey, ServiceKey};
 
 /// Keys as whole 8-byte words. The kernel compares keys 8 bytes at a time: a load that had to gather its bytes from two
 /// stores of a moment ago would wait for them, for longer than the look-up takes.
@@ -27,6 +27,25 @@ impl Words for ServiceKey {
     #[inline(always)]
     fn words(&self) -> [u64; 3] {
         addr_and(&self.addr, self.port_proto)
+    }
+}
+
+impl Words for HearKey {
+    type Words = [u64; 3];
+
+    #[inline(always)]
+    fn words(&self) -> [u64; 3] {
+        addr_and(&self.addr, self.ifindex)
+    }
+}
+
+impl Words for Addr16 {
+    type Words = [u64; 2];
+
+    #[inline(always)]
+    fn words(&self) -> [u64; 2] {
+        let [a, b, c, d] = self.words;
+        [pair(a, b), pair(c, d)]
     }
 }
 

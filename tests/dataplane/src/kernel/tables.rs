@@ -5,12 +5,13 @@
 
 use std::collections::HashMap as Entries;
 
-use anyhow::{Context as _, Result, anyhow};
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key};
 use weir_abi::{
-    Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, ReturnKey, ReturnTarget, ReturnVip,
-    Service, ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan, maps::filter, names,
+    Addr16, AdvertRecord, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
+    FragmentState, HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, ReturnKey,
+    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
+    maps::filter, names,
 };
 
 use super::{
@@ -79,6 +80,7 @@ impl Kernel {
         all flows: FLOWS, FlowKey => FlowState;
         write return_target: RETURNS, ReturnKey => ReturnTarget;
         read return_flow: RETURN_FLOWS, FlowKey => ReturnVip;
+        write record_return_flow: RETURN_FLOWS, FlowKey => ReturnVip;
         all return_flows: RETURN_FLOWS, FlowKey => ReturnVip;
         write record_nat_flow: NAT_FLOWS, FlowKey => NatFlow;
         read nat_flow: NAT_FLOWS, FlowKey => NatFlow;
@@ -96,6 +98,9 @@ impl Kernel {
         read client: CLIENTS, ClientKey => ClientState;
         all clients: CLIENTS, ClientKey => ClientState;
         set service_limits: SERVICE_LIMITS, u32 => ServiceLimits;
+        write leased: LEASED, Addr16 => u32;
+        set lease: LEASES, u32 => u64;
+        write hear: HEARS, HearKey => u32;
     }
 
     /// Empties `FLOWS`.
@@ -230,8 +235,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub fn lists(&self) -> Result<Entries<Prefix, ListEntry>> {
-        let map: LpmTrie<&MapData, Raw<weir_abi::Addr16>, Raw<ListEntry>> =
-            self.map(names::LISTS)?.try_into()?;
+        let map: LpmTrie<&MapData, Raw<Addr16>, Raw<ListEntry>> = self.map(names::LISTS)?.try_into()?;
         map.iter()
             .map(|entry| {
                 let (key, Raw(value)) = entry.map_err(|e| anyhow!(e))?;
@@ -242,6 +246,33 @@ impl Kernel {
                 Ok((net, value))
             })
             .collect()
+    }
+
+    /// Takes all adverts that were handed out.
+    ///
+    /// # Errors
+    /// The kernel refuses, or a frame is not as long as its record says.
+    pub fn adverts(&mut self) -> Result<Vec<(AdvertRecord, Vec<u8>)>> {
+        const RECORD: usize = size_of::<AdvertRecord>();
+        let mut ring = RingBuf::try_from(self.map_mut(names::ADVERTS)?)?;
+        let mut out = Vec::new();
+        while let Some(item) = ring.next() {
+            ensure!(item.len() >= RECORD, "an advert of {} bytes", item.len());
+            let word = |at: usize| u32::from_ne_bytes([item[at], item[at + 1], item[at + 2], item[at + 3]]);
+            let record = AdvertRecord {
+                time: u64::from(word(0)) | u64::from(word(4)) << 32,
+                ifindex: word(8),
+                len: word(12),
+            };
+            let bytes = item[RECORD..].to_vec();
+            ensure!(
+                bytes.len() == record.len as usize,
+                "{record:?}: {} bytes",
+                bytes.len()
+            );
+            out.push((record, bytes));
+        }
+        Ok(out)
     }
 
     /// Traffic of a service, of all CPUs together.

@@ -20,7 +20,7 @@ use weir_fastpath::{
     tables::{Beginning, Checked},
 };
 
-use crate::{error::MapError, tables};
+use crate::{error::MapError, sys, tables};
 
 /// What was asked on the way, and what was answered.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -314,6 +314,31 @@ impl Tables for Reader<'_> {
 
     fn service_limits(&mut self, service: u32) -> Option<Copied<ServiceLimits>> {
         self.said(self.maps.service_limits.get(&service)).map(Copied)
+    }
+
+    fn lease(&mut self, addr: &Addr16) -> u32 {
+        self.said(self.maps.leased.get(addr)).unwrap_or(0)
+    }
+
+    fn lease_until(&mut self, slot: u32) -> u64 {
+        self.said(self.maps.leases.get(&slot)).unwrap_or(0)
+    }
+
+    fn clock(&mut self) -> u64 {
+        sys::monotonic_nanoseconds()
+    }
+
+    fn coarse_clock(&mut self) -> u64 {
+        self.clock()
+    }
+
+    /// An advert is none of the packets that can be asked about.
+    fn hears(&mut self, _to: &Addr16) -> bool {
+        false
+    }
+
+    fn hand_out_advert(&mut self) -> bool {
+        false
     }
 
     /// The kernel's secret is its own. A stand-in, of the MSS of Ethernet: that a cookie would be sent is the answer. (None

@@ -20,7 +20,7 @@ use std::{
         mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nix::{
@@ -31,14 +31,20 @@ use nix::{
     },
 };
 use weir_core::vrrp::{
+    Family,
     accept::{Refused, Rules, Senders, Signatures, V2, judge},
     announce,
-    auth::{Keys, Mode, Sequence, Signer, Unsigned, Window},
-    machine::{Change, Config, Heard, Machine, Output, RouterKey, State},
+    auth::{Keys, Mode, Sequence, Signer, Window},
+    machine::{Config, Heard, Machine, Output, RouterKey, State},
     wire::{self, Checksum, Ends, Message},
 };
 
-use super::{link::Link, watch::Watch};
+use super::{
+    link::Link,
+    report::{Report, Reported},
+    ring::Ring,
+    watch::Watch,
+};
 use crate::sys::packet::run_in_real_time;
 
 /// Above the kernel's threads that work for others (`ksoftirqd` is ordinary), below those that may not wait (50).
@@ -103,62 +109,6 @@ pub trait Hands: Send {
     fn give(&mut self, group: usize);
 }
 
-/// What the owner is told.
-#[derive(Debug)]
-pub struct Report {
-    /// Of which group.
-    pub group: usize,
-    /// What.
-    pub what: Reported,
-}
-
-/// What the owner is told of a group.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Reported {
-    /// Its state changed.
-    Changed(Change),
-    /// A rival is heard, or heard no more.
-    Rival(Option<IpAddr>),
-    /// The thread was late by so much.
-    Late(Duration),
-    /// An advert was refused, and changed nothing.
-    Refused {
-        /// Who sent it, if it could be read so far.
-        source: Option<IpAddr>,
-        /// Why.
-        reason: Refused,
-    },
-    /// An advert was taken that will be refused once signatures are enforced.
-    Unsigned {
-        /// Who sent it.
-        source: IpAddr,
-        /// For what it would be refused.
-        reason: Unsigned,
-    },
-    /// An advert has another kind of checksum than this box makes: its sender may refuse those of this box.
-    OtherChecksum {
-        /// Who sent it.
-        source: IpAddr,
-        /// The kind.
-        checksum: Checksum,
-    },
-    /// A router's link can be used again, or not any more: it is down, or the address that adverts are sent from is gone.
-    Usable {
-        /// Place of the router.
-        router: usize,
-        /// Whether it can.
-        is_usable: bool,
-    },
-    /// Something did not leave.
-    NotSent {
-        /// Place of the router.
-        router: usize,
-        /// The kernel's reason.
-        cause: io::Error,
-    },
-}
-
 /// What the owner wants.
 enum Order {
     Demote { group: usize, total: u32 },
@@ -184,6 +134,19 @@ impl Driver {
         hands: impl Hands + 'static,
         reports: Sender<Report>,
     ) -> io::Result<Self> {
+        Self::start_with(groups, hands, reports, None)
+    }
+
+    /// The same, with adverts that the kernel's programs hand out: on the links that they are attached to.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        groups: Vec<Group>,
+        hands: impl Hands + 'static,
+        reports: Sender<Report>,
+        adverts: Option<Ring>,
+    ) -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
         let bell = Arc::new(bell);
         let (orders, inbox) = channel();
@@ -192,7 +155,7 @@ impl Driver {
         let watch = Watch::new()?;
         let body = move || {
             let _ = started.send(run_in_real_time(REAL_TIME));
-            Loop::new(groups, hands, reports, watch).run(&inbox, &ring);
+            Loop::new(groups, hands, reports, watch, adverts).run(&inbox, &ring);
         };
         let thread = thread::Builder::new().name("vrrp".into()).spawn(body)?;
         let is_real_time = is_started.recv().map_err(io::Error::other)?;
@@ -254,6 +217,7 @@ struct Loop<H> {
     /// All routers of all groups.
     known: BTreeSet<RouterKey>,
     watch: Watch,
+    adverts: Option<Ring>,
     hands: H,
     reports: Sender<Report>,
     buffer: Vec<u8>,
@@ -261,7 +225,13 @@ struct Loop<H> {
 }
 
 impl<H: Hands> Loop<H> {
-    fn new(groups: Vec<Group>, hands: H, reports: Sender<Report>, watch: Watch) -> Self {
+    fn new(
+        groups: Vec<Group>,
+        hands: H,
+        reports: Sender<Report>,
+        watch: Watch,
+        adverts: Option<Ring>,
+    ) -> Self {
         let now = Instant::now();
         let run = |group: Group| {
             let mut machine = Machine::new(group.config, now);
@@ -278,6 +248,7 @@ impl<H: Hands> Loop<H> {
         let mut it = Self {
             known: routers.map(|router| router.key.clone()).collect(),
             watch,
+            adverts,
             groups: groups.into_iter().map(run).collect(),
             hands,
             reports,
@@ -297,6 +268,7 @@ impl<H: Hands> Loop<H> {
             it.carry_out(group);
         }
         it.look_at_links();
+        it.hear();
         it
     }
 
@@ -337,6 +309,9 @@ impl<H: Hands> Loop<H> {
             .collect();
         waited.push(PollFd::new(bell.as_fd(), PollFlags::POLLIN));
         waited.push(PollFd::new(self.watch.as_fd(), PollFlags::POLLIN));
+        if let Some(adverts) = &self.adverts {
+            waited.push(PollFd::new(adverts.as_fd(), PollFlags::POLLIN));
+        }
         let due = self
             .groups
             .iter()
@@ -350,6 +325,7 @@ impl<H: Hands> Loop<H> {
 
     /// Whether the links of all routers can be used, now that something has changed.
     fn look_at_links(&mut self) {
+        let mut is_other = false;
         for group in 0..self.groups.len() {
             let Some(running) = self.groups.get_mut(group) else {
                 return;
@@ -360,6 +336,7 @@ impl<H: Hands> Loop<H> {
                 // One that has vanished may be back, as another.
                 if !is_usable && let Ok(link) = it.link.reopen() {
                     is_usable = link.is_usable();
+                    is_other |= link.index() != it.link.index();
                     it.link = link;
                 }
                 if std::mem::replace(before, is_usable) != is_usable {
@@ -370,9 +347,52 @@ impl<H: Hands> Loop<H> {
             }
             self.carry_out(group);
         }
+        if is_other {
+            self.hear();
+        }
+    }
+
+    /// Has the kernel's programs hand out what is for these links, as they are now.
+    fn hear(&self) {
+        let Some(adverts) = &self.adverts else { return };
+        let routers = self.groups.iter().flat_map(|group| &group.routers);
+        let places: Vec<_> = routers
+            .flat_map(|it| {
+                let own = it.link.own();
+                [Family::of(own).group(), own].map(|to| (it.link.index(), to))
+            })
+            .collect();
+        // Then the sockets get them.
+        if let Err(error) = adverts.hear(&places) {
+            tracing::warn!(%error, "adverts of virtual routers come by the sockets alone");
+        }
+    }
+
+    /// Takes what the kernel's programs have handed out.
+    fn receive_handed_out(&mut self) {
+        for _ in 0..TURN {
+            let adverts = self.adverts.as_mut();
+            let Some(arrived) = adverts.and_then(|adverts| adverts.receive(&mut self.buffer)) else {
+                return;
+            };
+            // As by their sockets, each router on the link hears all of its family.
+            let is_v4 = self.buffer.first().is_some_and(|first| first >> 4 == 4);
+            for group in 0..self.groups.len() {
+                let routers = self.groups.get(group).map_or(0, |group| group.routers.len());
+                for router in 0..routers {
+                    let it = self.groups.get(group).and_then(|group| group.routers.get(router));
+                    if it.is_some_and(|it| {
+                        it.link.index() == arrived.ifindex && it.link.own().is_ipv4() == is_v4
+                    }) {
+                        self.consider(group, router, arrived.len, arrived.at);
+                    }
+                }
+            }
+        }
     }
 
     fn receive(&mut self) {
+        self.receive_handed_out();
         for group in 0..self.groups.len() {
             let routers = self.groups.get(group).map_or(0, |group| group.routers.len());
             for router in 0..routers {
@@ -387,15 +407,24 @@ impl<H: Hands> Loop<H> {
 
     /// Takes one packet of a link. Whether there was one.
     fn receive_one(&mut self, group: usize, router: usize) -> bool {
-        let Some(running) = self.groups.get_mut(group) else {
-            return false;
-        };
-        let Some(it) = running.routers.get(router) else {
+        let Some(it) = self.groups.get(group).and_then(|group| group.routers.get(router)) else {
             return false;
         };
         // A link that is down says so once; what is lost meanwhile is lost.
         let Ok(Some((len, arrived))) = it.link.receive(&mut self.buffer) else {
             return false;
+        };
+        self.consider(group, router, len, arrived);
+        true
+    }
+
+    /// Judges the packet in the buffer, which a router has received.
+    fn consider(&mut self, group: usize, router: usize, len: usize, arrived: Instant) {
+        let Some(running) = self.groups.get_mut(group) else {
+            return;
+        };
+        let Some(it) = running.routers.get(router) else {
+            return;
         };
         let bytes = self.buffer.get(..len).unwrap_or_default();
         let told = |what| {
@@ -406,7 +435,7 @@ impl<H: Hands> Loop<H> {
             Ok(packet) => packet,
             Err(reason) => {
                 refused(None, reason.into());
-                return true;
+                return;
             }
         };
         let source = packet.ends.source();
@@ -414,11 +443,11 @@ impl<H: Hands> Loop<H> {
             Ok(advert) => advert,
             Err(reason) => {
                 refused(Some(source), reason.into());
-                return true;
+                return;
             }
         };
         let Some(config) = running.machine.config().routers.get(router) else {
-            return true;
+            return;
         };
         if advert.vrid != config.key.vrid {
             // Each of several routers on a link hears all; the first one speaks for them.
@@ -429,7 +458,7 @@ impl<H: Hands> Loop<H> {
             if speaks && !others.any(|key| key.vrid == advert.vrid) {
                 refused(Some(source), Refused::UnknownVrid);
             }
-            return true;
+            return;
         }
         let rules = Rules {
             own: it.link.own(),
@@ -452,7 +481,7 @@ impl<H: Hands> Loop<H> {
             Ok(Some(reason)) => told(Reported::Unsigned { source, reason }),
             Err(reason) => {
                 refused(Some(source), reason);
-                return true;
+                return;
             }
         }
         if advert.checksum != it.checksum
@@ -472,7 +501,6 @@ impl<H: Hands> Loop<H> {
         };
         running.machine.handle_advert(router, &heard, Instant::now());
         self.carry_out(group);
-        true
     }
 
     fn carry_out(&mut self, group: usize) {

@@ -93,6 +93,11 @@ impl Link {
         &self.interface
     }
 
+    /// The interface's index.
+    pub(super) const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// The address that adverts are sent from.
     pub const fn own(&self) -> IpAddr {
         self.own

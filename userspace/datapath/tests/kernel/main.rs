@@ -7,6 +7,7 @@
 mod doctor;
 mod explain;
 mod lab;
+mod leases;
 mod lifecycle;
 mod lists;
 mod nat;

@@ -10,7 +10,7 @@
 
 use weir_abi::{FlowKey, Reason, maps::backend::ALIVE};
 
-use super::super::{Outcome, ROUTE, Step, done, enter, icmp::quote, internal, last, way};
+use super::super::{Outcome, ROUTE, Step, done, enter, icmp::quote, internal, last, lease, way};
 use crate::{
     emit,
     frame::Frame,
@@ -76,6 +76,7 @@ fn translated<F: Frame, T: Tables>(
         (service, backend) = (reply.service, reply.backend);
         next_hop = tables.client_route(&{ reply.client });
         direction = Direction::Out;
+        lease::require(&ends.src, &settings, tables)?;
     } else {
         // It was there a moment ago, like the service.
         let flow = tables.nat_flow(&{ quote.flow }).copied().ok_or(Reason::Icmp)?;

@@ -1,0 +1,61 @@
+//! What the driver's thread tells its owner.
+
+use std::{io, net::IpAddr, time::Duration};
+
+use weir_core::vrrp::{accept::Refused, auth::Unsigned, machine::Change, wire::Checksum};
+
+/// What the owner is told.
+#[derive(Debug)]
+pub struct Report {
+    /// Of which group.
+    pub group: usize,
+    /// What.
+    pub what: Reported,
+}
+
+/// What the owner is told of a group.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Reported {
+    /// Its state changed.
+    Changed(Change),
+    /// A rival is heard, or heard no more.
+    Rival(Option<IpAddr>),
+    /// The thread was late by so much.
+    Late(Duration),
+    /// An advert was refused, and changed nothing.
+    Refused {
+        /// Who sent it, if it could be read so far.
+        source: Option<IpAddr>,
+        /// Why.
+        reason: Refused,
+    },
+    /// An advert was taken that will be refused once signatures are enforced.
+    Unsigned {
+        /// Who sent it.
+        source: IpAddr,
+        /// For what it would be refused.
+        reason: Unsigned,
+    },
+    /// An advert has another kind of checksum than this box makes: its sender may refuse those of this box.
+    OtherChecksum {
+        /// Who sent it.
+        source: IpAddr,
+        /// The kind.
+        checksum: Checksum,
+    },
+    /// A router's link can be used again, or not any more: it is down, or the address that adverts are sent from is gone.
+    Usable {
+        /// Place of the router.
+        router: usize,
+        /// Whether it can.
+        is_usable: bool,
+    },
+    /// Something did not leave.
+    NotSent {
+        /// Place of the router.
+        router: usize,
+        /// The kernel's reason.
+        cause: io::Error,
+    },
+}
