@@ -16,8 +16,11 @@ use weir_abi::{Addr16, CaptureRecord, NeighborEvent, Note, REASON_COUNT, Reason,
 
 mod keys;
 mod layout;
+mod spare;
 mod steer;
 mod tables;
+
+use spare::Lent;
 
 pub use keys::{backend, flow_key, host_prefix, prefix, return_key, service_key};
 pub use steer::Steered;
@@ -71,20 +74,24 @@ impl Counters {
 
 /// The programs, loaded, and their maps.
 pub struct Kernel {
-    ebpf: Ebpf,
+    ebpf: Lent,
 }
 
 impl Kernel {
-    /// Loads the object with maps of modest size.
+    /// Loads the object with maps of modest size, or takes a copy that another test has done with.
     ///
     /// # Errors
     /// No object, no privilege, or the verifier refuses a program; its log is in the error.
     pub fn load() -> Result<Self> {
+        if let Some(ebpf) = Lent::spare() {
+            return Ok(Self { ebpf });
+        }
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(names::RINGS, 4096)
             .map_max_entries(names::FLOWS, 32_768);
-        Self::load_with(&mut loader)
+        let ebpf = Lent::ordinary(load(&mut loader)?);
+        Ok(Self { ebpf })
     }
 
     /// Loads the object as `loader` is set up.
@@ -92,29 +99,7 @@ impl Kernel {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_with(loader: &mut EbpfLoader<'_>) -> Result<Self> {
-        let object = crate::object::bytes()?;
-        let mut ebpf = loader
-            .load(&object)
-            .context("the object and its maps (root is needed)")?;
-        load_xdp(&mut ebpf, names::XDP_PROGRAM)?.context(names::XDP_PROGRAM)?;
-        for (index, name) in names::STAGE_PROGRAMS {
-            if let Some(program) = load_xdp(&mut ebpf, name)? {
-                let mut stages = ProgramArray::try_from(ebpf.map_mut(names::STAGES).context(names::STAGES)?)?;
-                stages
-                    .set(index, &program, 0)
-                    .with_context(|| format!("{name} behind {}", names::XDP_PROGRAM))?;
-            }
-        }
-        let steer: &mut SkLookup = ebpf
-            .program_mut(names::STEER_PROGRAM)
-            .context(names::STEER_PROGRAM)?
-            .try_into()?;
-        steer.load().context(names::STEER_PROGRAM)?;
-        let take: &mut SchedClassifier = ebpf
-            .program_mut(names::TAKE_PROGRAM)
-            .context(names::TAKE_PROGRAM)?
-            .try_into()?;
-        take.load().context(names::TAKE_PROGRAM)?;
+        let ebpf = Lent::special(load(loader)?);
         Ok(Self { ebpf })
     }
 
@@ -276,6 +261,34 @@ impl Kernel {
         }
         Ok(out)
     }
+}
+
+/// Loads all programs, the stages where they are called from.
+fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
+    let object = crate::object::bytes()?;
+    let mut ebpf = loader
+        .load(&object)
+        .context("the object and its maps (root is needed)")?;
+    load_xdp(&mut ebpf, names::XDP_PROGRAM)?.context(names::XDP_PROGRAM)?;
+    for (index, name) in names::STAGE_PROGRAMS {
+        if let Some(program) = load_xdp(&mut ebpf, name)? {
+            let mut stages = ProgramArray::try_from(ebpf.map_mut(names::STAGES).context(names::STAGES)?)?;
+            stages
+                .set(index, &program, 0)
+                .with_context(|| format!("{name} behind {}", names::XDP_PROGRAM))?;
+        }
+    }
+    let steer: &mut SkLookup = ebpf
+        .program_mut(names::STEER_PROGRAM)
+        .context(names::STEER_PROGRAM)?
+        .try_into()?;
+    steer.load().context(names::STEER_PROGRAM)?;
+    let take: &mut SchedClassifier = ebpf
+        .program_mut(names::TAKE_PROGRAM)
+        .context(names::TAKE_PROGRAM)?
+        .try_into()?;
+    take.load().context(names::TAKE_PROGRAM)?;
+    Ok(ebpf)
 }
 
 /// Loads an XDP program. None: the object has no such program.

@@ -14,6 +14,8 @@ use nix::libc;
 
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
@@ -134,6 +136,62 @@ pub(crate) fn load(program: &[u64], flags: u32) -> Result<OwnedFd> {
             log.trim_end_matches('\0')
         )
     })?)
+}
+
+/// Sets all entries of an array to zeros; `size` bytes each, of all CPUs together where each has its own.
+pub(crate) fn zero(map: BorrowedFd<'_>, entries: u32, size: usize) -> io::Result<()> {
+    let zeros = vec![0_u64; size.div_ceil(8)];
+    for index in 0..entries {
+        let mut update = MapUpdate {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            reserved: 0,
+            key: (&raw const index) as u64,
+            value: zeros.as_ptr() as u64,
+            flags: 0,
+        };
+        bpf(BPF_MAP_UPDATE_ELEM, &mut update)?;
+    }
+    Ok(())
+}
+
+/// Deletes all entries of a map with keys.
+pub(crate) fn delete_all(map: BorrowedFd<'_>, key_size: usize) -> io::Result<()> {
+    let words = key_size.div_ceil(8);
+    let map_fd = map.as_raw_fd().cast_unsigned();
+    // All keys first: from a key that is deleted the kernel would begin anew, and pass all that is empty once more.
+    let mut keys: Vec<Vec<u64>> = Vec::new();
+    loop {
+        let mut key = vec![0; words];
+        // For BPF_MAP_GET_NEXT_KEY the value is the next key; behind no key stands the first.
+        let mut next = MapUpdate {
+            map_fd,
+            reserved: 0,
+            key: keys.last().map_or(0, |last| last.as_ptr() as u64),
+            value: key.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        match bpf(BPF_MAP_GET_NEXT_KEY, &mut next) {
+            Ok(_) => keys.push(key),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(e) => return Err(e),
+        }
+    }
+    for key in &keys {
+        let mut delete = MapUpdate {
+            map_fd,
+            reserved: 0,
+            key: key.as_ptr() as u64,
+            value: 0,
+            flags: 0,
+        };
+        match bpf(BPF_MAP_DELETE_ELEM, &mut delete) {
+            Ok(_) => {}
+            // A map of sockets names places without one, too.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// One instruction: operation, destination and source register, offset, immediate.
