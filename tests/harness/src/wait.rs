@@ -13,7 +13,11 @@ use crate::interrupt;
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Looks until `probe` gives a value.
+/// Deadlines are written for a machine that has time for the test. They only bound how long something broken is waited for,
+/// so where others want the CPU too, or it is a slow one, there is so many times more.
+const SLACK: u32 = 4;
+
+/// Looks until `probe` gives a value, [for longer than `deadline`](SLACK) if it takes that.
 ///
 /// `probe` answers `Err(observation)` for "not yet". `what` names the condition for the error, which also carries the
 /// last observation.
@@ -26,6 +30,7 @@ pub fn wait_until<T, O: Display>(
     mut probe: impl FnMut() -> Result<T, O>,
 ) -> Result<T> {
     let start = Instant::now();
+    let deadline = deadline * SLACK;
     loop {
         let observation = match probe() {
             Ok(value) => return Ok(value),
