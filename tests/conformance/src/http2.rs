@@ -24,16 +24,21 @@ use std::{
 
 use crate::drive::Deviation;
 
-/// Cases played at once. Most of their time is waiting.
-const AT_ONCE: usize = 8;
+/// Cases to play at once where they do not disturb each other. Most of their time is waiting.
+pub const AT_ONCE: usize = 8;
 
-/// Plays all cases against fronts that `front` hands out, one for each; answers with those that went otherwise.
-pub fn play_all<F: Front>(front: impl Fn() -> F + Sync, rigor: Rigor) -> BTreeMap<&'static str, Deviation> {
+/// Plays all cases, so many at once, against fronts that `front` hands out, one for each; answers with those that went
+/// otherwise.
+pub fn play_all<F: Front>(
+    front: impl Fn() -> F + Sync,
+    rigor: Rigor,
+    at_once: usize,
+) -> BTreeMap<&'static str, Deviation> {
     let cases = cases::all();
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
                     if let Err(deviation) = play(case, &front(), rigor) {

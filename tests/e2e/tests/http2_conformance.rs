@@ -27,15 +27,19 @@ const NEWS: Duration = Duration::from_millis(1500);
 /// How often a case that went strangely is played again.
 const AGAIN: usize = 2;
 
-/// Where a front listens.
+/// Where a front listens, and its origin if that is to count.
 #[derive(Clone, Copy)]
-struct At(SocketAddr);
+struct At<'a>(SocketAddr, Option<&'a Origin>);
 
-impl Front for At {
+impl Front for At<'_> {
     fn connect(&self) -> io::Result<Box<dyn Link>> {
         let stream = TcpStream::connect(self.0)?;
         stream.set_nodelay(true)?;
         Ok(Box::new(stream))
+    }
+
+    fn served(&self) -> Option<u64> {
+        self.1.map(Origin::served)
     }
 }
 
@@ -57,9 +61,11 @@ fn start(name: &str, scratch: &Scratch, cmd: &Cmd<'_>, at: SocketAddr) -> Result
 }
 
 /// Plays all cases, holds the outcomes against what is known, and writes the report.
-fn compare(peer: Peer, name: &str, at: SocketAddr, rigor: Rigor) -> Result<()> {
+fn compare(peer: Peer, name: &str, at: At<'_>, rigor: Rigor) -> Result<()> {
     let cases = cases::all();
-    let outcomes = http2::play_all(|| At(at), rigor);
+    // What an origin counts is to be one case's.
+    let at_once = if at.1.is_some() { 1 } else { http2::AT_ONCE };
+    let outcomes = http2::play_all(|| at, rigor, at_once);
     let (mut report, mut unknown) = (String::new(), String::new());
     let mut differ = 0;
     for case in &cases {
@@ -69,7 +75,7 @@ fn compare(peer: Peer, name: &str, at: SocketAddr, rigor: Rigor) -> Result<()> {
             if let Some(deviation) = &outcome
                 && why(peer, case.id, &deviation.sign).is_none()
             {
-                outcome = http2::play(case, &At(at), rigor).err();
+                outcome = http2::play(case, &at, rigor).err();
             }
         }
         let Some(deviation) = outcome else { continue };
@@ -118,7 +124,7 @@ fn weir_to_the_letter() -> Result<()> {
         .arg(&file)
         .args(["--access-log", "off"]);
     let mut weir = start("weir", &scratch, &cmd, at)?;
-    let compared = compare(Peer::Weir, "weir", at, Rigor::Letter);
+    let compared = compare(Peer::Weir, "weir", At(at, Some(&origin)), Rigor::Letter);
     // No namespace takes its children along.
     weir.stop(PATIENCE)?;
     compared
@@ -137,7 +143,7 @@ fn haproxy_by_the_rfc() -> Result<()> {
     )?;
     let cmd = Cmd::new("haproxy").args(["-db", "-f"]).arg(&file);
     let _haproxy = start("haproxy", &scratch, &cmd, at)?;
-    compare(Peer::Haproxy, "haproxy", at, Rigor::Rfc(NEWS))
+    compare(Peer::Haproxy, "haproxy", At(at, None), Rigor::Rfc(NEWS))
 }
 
 #[test]
@@ -161,7 +167,7 @@ fn nginx_by_the_rfc() -> Result<()> {
         .args(["-e", "stderr", "-c"])
         .arg(&file);
     let _nginx = start("nginx", &scratch, &cmd, at)?;
-    compare(Peer::Nginx, "nginx", at, Rigor::Rfc(NEWS))
+    compare(Peer::Nginx, "nginx", At(at, None), Rigor::Rfc(NEWS))
 }
 
 #[test]
@@ -173,5 +179,5 @@ fn nghttpd_by_the_rfc() -> Result<()> {
         .arg(scratch.path())
         .arg(at.port().to_string());
     let _nghttpd = start("nghttpd", &scratch, &cmd, at)?;
-    compare(Peer::Nghttpd, "nghttpd", at, Rigor::Rfc(NEWS))
+    compare(Peer::Nghttpd, "nghttpd", At(at, None), Rigor::Rfc(NEWS))
 }

@@ -204,6 +204,15 @@ pub fn why(peer: Peer, case: &str, sign: &str) -> Option<&'static str> {
     KNOWN.iter().find(is).map(|known| known.why)
 }
 
+/// What is known of a front: cases with how it shows.
+pub fn of(peer: Peer) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let known = KNOWN.iter().filter(move |known| known.peer == peer);
+    known.flat_map(|known| {
+        let cases = known.cases.split_ascii_whitespace();
+        cases.map(|case| (case, known.sign))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

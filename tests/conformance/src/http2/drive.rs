@@ -35,10 +35,9 @@ pub trait Front {
     /// It can't be had.
     fn connect(&self) -> io::Result<Box<dyn Link>>;
 
-    /// Whole requests that its origin has seen. None: nobody counts.
-    fn served(&self) -> Option<u64> {
-        None
-    }
+    /// Whole requests that its origin has seen, all of them this case's while one is played. None: whether a case leaves the
+    /// origin untouched is not looked at.
+    fn served(&self) -> Option<u64>;
 }
 
 /// How closely a front is held to a case.
@@ -78,6 +77,7 @@ struct Drive {
 /// # Errors
 /// The first thing that was otherwise.
 pub fn play(case: &Case, front: &dyn Front, rigor: Rigor) -> Result<(), Deviation> {
+    let before = front.served();
     let link = front
         .connect()
         .map_err(|e| other("does not connect", e.to_string()))?;
@@ -113,8 +113,10 @@ pub fn play(case: &Case, front: &dyn Front, rigor: Rigor) -> Result<(), Deviatio
         };
     }
     played?;
-    match (case.untouched && rigor == Rigor::Letter, front.served()) {
-        (true, Some(served @ 1..)) => Err(other("passes it on", format!("{served} requests"))),
+    match (before, front.served()) {
+        (Some(before), Some(after)) if case.untouched && rigor == Rigor::Letter && before != after => {
+            Err(other("passes it on", format!("{} requests", after - before)))
+        }
         _ => Ok(()),
     }
 }
