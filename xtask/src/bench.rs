@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Only these parts. Default: all of the planes.
     #[arg(long = "part", value_name = "PART", value_delimiter = ',')]
     parts: Vec<Part>,
+    /// http: draw a flame graph of weir for each part that measures CPU, target/bench/http-PART.svg.
+    #[arg(long)]
+    profile: bool,
     /// Show rows as docs/performance.md has them.
     #[arg(long)]
     markdown: bool,
@@ -146,6 +149,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
             connections: args.connections,
             logs: args.logs,
             markdown: args.markdown,
+            profile: args.profile,
         };
         http::run(&workspace, &binary, &options)?;
     }

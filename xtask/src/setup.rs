@@ -225,6 +225,12 @@ const PROGRAMS: &[Program] = {
             tasks: &[Test, Bench],
         },
         Program {
+            name: "perf",
+            package: "linux-perf",
+            why: "flame graphs",
+            tasks: &[Bench],
+        },
+        Program {
             name: "taskset",
             package: "util-linux",
             why: "pins to a core",

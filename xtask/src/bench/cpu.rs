@@ -24,6 +24,11 @@ impl Tree {
         Ok(Self(tree(root, &parents()?)))
     }
 
+    /// Their ids.
+    pub(super) fn ids(&self) -> &[u32] {
+        &self.0
+    }
+
     /// Seconds of CPU, user and system, that its threads have used so far; to the nanosecond. Threads that have ended are
     /// forgotten.
     pub(super) fn seconds(&self) -> f64 {

@@ -20,6 +20,7 @@ mod cost;
 mod latency;
 mod load;
 mod memory;
+mod profile;
 mod stage;
 
 use stage::{Origin, Proxy};
@@ -71,6 +72,8 @@ pub(super) struct Options {
     pub(super) connections: u32,
     pub(super) logs: Logs,
     pub(super) markdown: bool,
+    /// Draw a flame graph for each part that measures CPU.
+    pub(super) profile: bool,
 }
 
 /// A figure of each proxy, by round, and what weir's is to be.
@@ -187,11 +190,14 @@ pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Re
         let proxies = Proxy::start_all(&scratch, binary, &origin, options.logs)?;
         for part in warm {
             shell::heading(&format!("http, {}", part.name()));
-            outcomes.push(if part == Part::Latency {
-                latency::run(&proxies, options)?
-            } else {
-                cost::run(part, &proxies, options)?
-            });
+            if part == Part::Latency {
+                outcomes.push(latency::run(&proxies, options)?);
+                continue;
+            }
+            outcomes.push(cost::run(part, &proxies, options)?);
+            if let (true, Some(weir)) = (options.profile, proxies.first()) {
+                profile::run(workspace, &scratch, part, weir, options)?;
+            }
         }
     }
     for part in fresh {

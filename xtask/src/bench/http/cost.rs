@@ -60,7 +60,7 @@ pub(super) fn run(part: Part, proxies: &[Proxy], options: &Options) -> Result<Ou
 }
 
 /// One round of load. Answers with the requests that were served.
-fn load(part: Part, proxy: &Proxy, seconds: u32, connections: u32) -> Result<u64> {
+pub(super) fn load(part: Part, proxy: &Proxy, seconds: u32, connections: u32) -> Result<u64> {
     let small = |at, header| wrk(at, SMALL.0, seconds, connections, header);
     match part {
         Part::Body => wrk(proxy.http, MEDIUM.0, seconds, connections, None),
