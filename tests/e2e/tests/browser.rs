@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use weir_e2e_tests::{Site, backend, pool, service, vip};
 use weir_harness::{
-    Cmd, Weir, WeirConfig,
+    Weir, WeirConfig,
+    certificate::{self, P256},
     lab::Family,
     peer::{chromium, write_noise},
     scratch::Scratch,
@@ -158,16 +159,7 @@ fn a_browser_loads_a_page_of_many_parts() -> Result<()> {
     let site = Site::new(1)?;
     let page = lay_out(&site)?;
     let scratch = Scratch::new()?;
-    let (chain, key) = (scratch.join("chain.pem"), scratch.join("key.pem"));
-    Cmd::new("openssl")
-        .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=test"])
-        .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-        .args(["-addext", &format!("subjectAltName=DNS:{HOST}")])
-        .arg("-out")
-        .arg(&chain)
-        .arg("-keyout")
-        .arg(&key)
-        .check()?;
+    let [chain, key] = certificate::pair(&scratch, "www", &[HOST], P256)?;
     let tls = format!(
         "\n[services.www.tls]\ncertificates = [{{ chain = \"{}\", key = \"{}\" }}]",
         chain.display(),

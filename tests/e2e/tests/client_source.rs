@@ -10,6 +10,7 @@ use weir_harness::{
     peer::{
         curl::{self, Load, Reuse, url},
         echo::{self, Echo},
+        mariadb::{self, Mariadb},
     },
     wait_until,
 };
@@ -105,7 +106,20 @@ fn the_port_is_the_clients_too_if_it_is_asked_for() -> Result<()> {
         );
         body += &service(&name, "tcp", &[vip(family, 7).to_string()], &name, "");
     }
+    // A server that speaks first, and tells who its client is.
+    let db = backend(Family::V4, 0, 3306);
+    let mariadb = Mariadb::start(&lab.backends[0], db.parse()?)?;
+    body += &format!("[pools.db]\nbackends = [{{ address = \"{db}\" }}]\nsource = \"client-and-port\"\n\n");
+    body += &service("db", "tcp", &[vip(Family::V4, 3306).to_string()], "db", "");
     let mut weir = start(lab, body)?;
+    for _ in 0..5 {
+        let own = "SELECT HOST FROM information_schema.PROCESSLIST WHERE ID = CONNECTION_ID()";
+        let told = weir.with_log(mariadb::query(&lab.client, vip(Family::V4, 3306), own))?;
+        let peer: SocketAddr = told
+            .parse()
+            .with_context(|| format!("{told:?}: {}", mariadb.log()))?;
+        assert_eq!(peer.ip(), Family::V4.client());
+    }
     let mut clients = Vec::new();
     let mut open = Vec::new();
     for family in Family::ALL {

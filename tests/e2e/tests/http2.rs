@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, to real servers and from real clients, through services of mode http.
+//! HTTP/2, mostly without TLS, to real servers and from real clients, through services of mode http.
 
 use std::{fs, net::SocketAddr};
 
@@ -6,6 +6,7 @@ use anyhow::Result;
 use weir_e2e_tests::{PATIENT, backend, service, start, vip};
 use weir_harness::{
     Lab,
+    certificate::{Authority, P256, self_signed},
     lab::Family,
     peer::{
         curl::{self, url},
@@ -87,7 +88,7 @@ fn a_grpc_server() -> Result<()> {
     let lab = Lab::unique(1)?;
     let scratch = Scratch::new()?;
     let at = backend(Family::V4, 0, 50_051);
-    let _server = Http2::grpc(&lab.backends[0], at.parse()?)?;
+    let _server = Http2::grpc(&lab.backends[0], at.parse()?, None)?;
     let mut body = pool("grpc", &at, "type = \"tcp\"");
     body += &service("grpc", "http", &[vip(Family::V4, 80).to_string()], "grpc", "");
     let weir = start(&lab, body)?;
@@ -128,18 +129,37 @@ fn a_grpc_server() -> Result<()> {
     Ok(())
 }
 
-/// A gRPC client and a gRPC server, HTTP/2 on both sides: streams in both directions at once, many calls, errors.
+/// A gRPC client and a gRPC server, HTTP/2 on both sides: streams in both directions at once, many calls, errors. Without
+/// TLS, and with it on both sides.
 #[test]
 fn grpc_from_end_to_end() -> Result<()> {
     let lab = Lab::unique(1)?;
-    let at = backend(Family::V4, 0, 50_051);
-    let _server = Http2::grpc(&lab.backends[0], at.parse()?)?;
-    let mut body = pool("grpc", &at, "type = \"tcp\"");
-    let listen = Family::ALL.map(|family| vip(family, 80).to_string());
-    body += &service("grpc", "http", &listen, "grpc", "");
+    let scratch = Scratch::new()?;
+    let [plain, secret] = [50_051, 50_052].map(|port| backend(Family::V4, 0, port));
+    let ours = self_signed(&scratch, "weir.pem", &["grpc.test"], P256)?;
+    let authority = Authority::new(&scratch, "authority")?;
+    let theirs = authority.issue(&scratch, "server.pem", "/CN=server", "server.test")?;
+    let _plain = Http2::grpc(&lab.backends[0], plain.parse()?, None)?;
+    let _secret = Http2::grpc(&lab.backends[0], secret.parse()?, Some(&theirs))?;
+    let mut body = pool("plain", &plain, "type = \"tcp\"");
+    body += &pool("secret", &secret, "type = \"tcp\"").replace("\"h2c\"", "\"h2\"");
+    body += &format!(
+        "[pools.secret.tls]\nca = \"{}\"\nserver_name = \"server.test\"\n",
+        authority.certificate()
+    );
+    let tls = format!(
+        "\n[services.secret.tls]\ncertificates = [\"{}\"]\n",
+        ours.display()
+    );
+    for (name, port, more) in [("plain", 80, ""), ("secret", 443, tls.as_str())] {
+        let listen = Family::ALL.map(|family| vip(family, port).to_string());
+        body += &service(name, "http", &listen, name, more);
+    }
     let weir = start(&lab, body)?;
     for family in Family::ALL {
-        weir.with_log(http2::grpc_client(&lab.client, vip(family, 80)))?;
+        weir.with_log(http2::grpc_client(&lab.client, vip(family, 80), None))?;
+        let trusted = Some((ours.as_path(), "grpc.test"));
+        weir.with_log(http2::grpc_client(&lab.client, vip(family, 443), trusted))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use weir_e2e_tests::{Site, backend, config, pool, service, start, vip};
 use weir_harness::{
     Cmd, Netns, Weir,
+    certificate::{P256, pair},
     lab::Family,
     peer::{same_bytes, write_noise},
     scratch::Scratch,
@@ -24,15 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A self-signed certificate with its key, as texts of PEM.
 fn certificate(scratch: &Scratch) -> Result<(String, String)> {
-    let (chain, key) = (scratch.join("c.tmp"), scratch.join("k.tmp"));
-    Cmd::new("openssl")
-        .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=test"])
-        .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-        .args(["-addext", "subjectAltName=DNS:www.test", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&chain)
-        .check()?;
+    let [chain, key] = pair(scratch, "tmp", &["www.test"], P256)?;
     Ok((fs::read_to_string(&chain)?, fs::read_to_string(&key)?))
 }
 

@@ -1,46 +1,16 @@
 //! TLS that is passed on: HAProxy with certificates of its own behind, curl and openssl in front.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use weir_e2e_tests::{service, vip};
 use weir_harness::{
     Cmd, Lab, Scratch, Weir, WeirConfig,
+    certificate::{P256, self_signed},
     lab::Family,
     peer::{curl, haproxy::Haproxy},
     wait_until,
 };
-
-/// A certificate for a name, and its key, in one file.
-fn certificate(files: &Scratch, name: &str) -> Result<PathBuf> {
-    let (key, cert) = (files.join("key.pem"), files.join("cert.pem"));
-    Cmd::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args([
-            "-subj",
-            &format!("/CN={name}"),
-            "-addext",
-            &format!("subjectAltName=DNS:{name}"),
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .check()
-        .context("a certificate needs openssl")?;
-    let both = [fs::read(&cert)?, fs::read(&key)?].concat();
-    files.write(format!("{name}.pem"), both)
-}
 
 /// The name and the protocol choose the backend; its own certificate is what the client sees, and nothing is decrypted on
 /// the way: curl verifies against that one certificate.
@@ -53,7 +23,7 @@ fn name_and_protocol_choose() -> Result<()> {
     let (mut sections, mut listen, mut body) = (String::new(), Vec::new(), String::new());
     let mut certs = BTreeMap::new();
     for (name, port) in names {
-        let pem = certificate(&files, name)?;
+        let pem = self_signed(&files, &format!("{name}.pem"), &[name], P256)?;
         write!(
             sections,
             "frontend {name}\n  mode http\n  timeout http-request 10s\n"

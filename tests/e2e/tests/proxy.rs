@@ -3,10 +3,11 @@
 
 use std::{fmt::Write as _, net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use weir_e2e_tests::{PATIENT, backend, service, start, vip};
 use weir_harness::{
-    Cmd, Lab, Netns, Scratch, Weir, WeirConfig,
+    Lab, Netns, Scratch, Weir, WeirConfig,
+    certificate::{P256, self_signed},
     lab::Family,
     peer::{
         curl::{self, url},
@@ -181,7 +182,7 @@ fn curl_speaks_it_and_strangers_do_not() -> Result<()> {
 fn tlvs_go_from_haproxy_to_haproxy() -> Result<()> {
     let netns = Netns::new(&scratch::unique())?;
     let files = Scratch::new()?;
-    let pem = certificate(&files, "a.example")?;
+    let pem = self_signed(&files, "both.pem", &["a.example"], P256)?;
     let at = |port| front(Family::V4, port);
     let _behind = Haproxy::start(
         &netns,
@@ -225,35 +226,4 @@ fn tlvs_go_from_haproxy_to_haproxy() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// A certificate for a name, and its key, in one file.
-fn certificate(files: &Scratch, name: &str) -> Result<std::path::PathBuf> {
-    let (key, cert) = (files.join("key.pem"), files.join("cert.pem"));
-    Cmd::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args([
-            "-subj",
-            &format!("/CN={name}"),
-            "-addext",
-            &format!("subjectAltName=DNS:{name}"),
-        ])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .check()
-        .context("a certificate needs openssl")?;
-    let both = [std::fs::read(&cert)?, std::fs::read(&key)?].concat();
-    files.write("both.pem", both)
 }

@@ -6,38 +6,21 @@ use anyhow::{Result, ensure};
 use weir_e2e_tests::{Site, backend, pool, service, start, vip};
 use weir_harness::{
     Cmd, Netns, Weir,
+    certificate::{self, P256, RSA},
     lab::Family,
     peer::{curl, same_bytes, write_noise},
     scratch::Scratch,
     wait_until,
 };
 
-/// A self-signed certificate for these names, with its key, in one PEM file.
-fn certificate(scratch: &Scratch, file: &str, names: &[&str], key: &[&str]) -> Result<String> {
-    let (chain, secret) = (scratch.join("c.tmp"), scratch.join("k.tmp"));
-    let names: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
-    Cmd::new("openssl")
-        .args(["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=test"])
-        .args(["-newkey"])
-        .args(key)
-        .args([
-            "-addext",
-            &format!("subjectAltName={}", names.join(",")),
-            "-keyout",
-        ])
-        .arg(&secret)
-        .arg("-out")
-        .arg(&chain)
-        .check()?;
-    let path = scratch.join(file);
-    fs::write(&path, fs::read_to_string(&chain)? + &fs::read_to_string(&secret)?)?;
-    Ok(path.display().to_string())
-}
-
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const P256: [&str; 3] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
-const RSA: [&str; 1] = ["rsa:2048"];
+/// A certificate that trusts itself: its file.
+fn certificate(scratch: &Scratch, file: &str, names: &[&str], key: &[&str]) -> Result<String> {
+    Ok(certificate::self_signed(scratch, file, names, key)?
+        .display()
+        .to_string())
+}
 
 /// The service of port 443, with these keys.
 fn https(tls: &str) -> String {
@@ -88,8 +71,8 @@ fn get(weir: &Weir<'_>, netns: &Netns, path: &str, args: &[&str], ca: &str) -> R
 fn curl_and_openssl_are_served() -> Result<()> {
     let site = Site::new(1)?;
     let scratch = Scratch::new()?;
-    let ca = certificate(&scratch, "www.pem", &["www.test", "*.many.test"], &P256)?;
-    let rsa = certificate(&scratch, "rsa.pem", &["www.test"], &RSA)?;
+    let ca = certificate(&scratch, "www.pem", &["www.test", "*.many.test"], P256)?;
+    let rsa = certificate(&scratch, "rsa.pem", &["www.test"], RSA)?;
     let weir = start(&site.lab, https(&format!("certificates = [\"{ca}\", \"{rsa}\"]")))?;
     let client = &site.lab.client;
 
@@ -187,13 +170,13 @@ fn curl_and_openssl_are_served() -> Result<()> {
 fn certificates_are_renewed() -> Result<()> {
     let site = Site::new(1)?;
     let scratch = Scratch::new()?;
-    let file = certificate(&scratch, "www.pem", &["www.test"], &P256)?;
+    let file = certificate(&scratch, "www.pem", &["www.test"], P256)?;
     let weir = start(&site.lab, https(&format!("certificates = [\"{file}\"]")))?;
     let client = &site.lab.client;
     let old = scratch.join("old.pem").display().to_string();
     fs::copy(&file, &old)?;
     assert_eq!(get(&weir, client, "/", &[], &old)?.status, 200);
-    certificate(&scratch, "www.pem", &["www.test"], &P256)?;
+    certificate(&scratch, "www.pem", &["www.test"], P256)?;
     assert_eq!(
         get(&weir, client, "/", &[], &old)?.status,
         200,

@@ -6,7 +6,8 @@ use std::{fs, time::Duration};
 use anyhow::{Result, ensure};
 use weir_e2e_tests::{PATIENT, backend, service, start, vip};
 use weir_harness::{
-    Cmd, Lab,
+    Lab,
+    certificate::Authority,
     lab::Family,
     peer::{
         curl::{self, url},
@@ -17,64 +18,6 @@ use weir_harness::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(15);
-
-/// An authority.
-struct Authority {
-    certificate: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(scratch: &Scratch, name: &str) -> Result<Self> {
-        let (certificate, key) = (
-            scratch.join(format!("{name}.ca")),
-            scratch.join(format!("{name}.key")),
-        );
-        Cmd::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-nodes",
-                "-days",
-                "30",
-                "-subj",
-                &format!("/CN={name}"),
-            ])
-            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .check()?;
-        Ok(Self {
-            certificate: certificate.display().to_string(),
-            key: key.display().to_string(),
-        })
-    }
-
-    /// A certificate with its key in one PEM file.
-    fn issue(&self, scratch: &Scratch, file: &str, subject: &str, name: &str) -> Result<String> {
-        let [request, chain, secret] = ["r.tmp", "c.tmp", "k.tmp"].map(|file| scratch.join(file));
-        Cmd::new("openssl")
-            .args(["req", "-nodes", "-subj", subject])
-            .args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-            .args(["-addext", &format!("subjectAltName=DNS:{name}"), "-keyout"])
-            .arg(&secret)
-            .arg("-out")
-            .arg(&request)
-            .check()?;
-        Cmd::new("openssl")
-            .args(["x509", "-req", "-days", "30", "-copy_extensions", "copy"])
-            .args(["-CA", &self.certificate, "-CAkey", &self.key, "-CAcreateserial"])
-            .arg("-in")
-            .arg(&request)
-            .arg("-out")
-            .arg(&chain)
-            .check()?;
-        let path = scratch.join(file);
-        fs::write(&path, fs::read_to_string(&chain)? + &fs::read_to_string(&secret)?)?;
-        Ok(path.display().to_string())
-    }
-}
 
 fn pool(name: &str, protocol: &str, tls: &str) -> String {
     let address = backend(Family::V4, 0, 8443);
@@ -91,8 +34,9 @@ fn backends_are_spoken_to_over_tls() -> Result<()> {
     let ours = Authority::new(&scratch, "ours")?;
     let server = ours.issue(&scratch, "server.pem", "/CN=server", "web.test")?;
     let identity = ours.issue(&scratch, "weir.pem", "/O=Example/CN=weir", "weir.test")?;
-    let stranger = Authority::new(&scratch, "stranger")?.certificate;
-    let authority = ours.certificate;
+    let (server, identity) = (server.display(), identity.display());
+    let stranger = Authority::new(&scratch, "stranger")?.certificate();
+    let authority = ours.certificate();
     let directives = format!(
         "ssl_certificate {server}; ssl_certificate_key {server}; ssl_client_certificate {authority}; \
          ssl_verify_client optional"

@@ -3,21 +3,26 @@
 use std::{
     io::{Read, Write},
     net::SocketAddr,
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use weir_e2e_tests::{service, unchecked_pool};
 use weir_harness::{
-    Cmd, Netns, Process, Scratch, Weir, WeirConfig, peer::echo, scratch, wait_until, weir::PATIENCE,
+    Cmd, Netns, Process, Scratch, Weir, WeirConfig,
+    certificate::{Authority, P256, self_signed},
+    peer::echo,
+    scratch, wait_until,
+    weir::PATIENCE,
 };
 
 /// Debian's, which the package is for; another one may come first in `PATH`.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// An echo that speaks the subprotocol `chat`, and says which one was agreed on.
+/// An echo that speaks the subprotocol `chat`, and says which one was agreed on; on another port over TLS.
 const SERVER: &str = r#"
-import asyncio, sys, websockets
+import asyncio, ssl, sys, websockets
 
 async def serve(ws, path):
     await ws.send("agreed on %s at %s" % (ws.subprotocol, path))
@@ -25,19 +30,26 @@ async def serve(ws, path):
         await ws.send(message)
 
 async def main():
-    async with websockets.serve(serve, "127.0.0.1", 8081, subprotocols=["chat"], max_size=None, ping_interval=0.2):
-        print("ready", flush=True)
-        await asyncio.Future()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1])
+    options = dict(subprotocols=["chat"], max_size=None, ping_interval=0.2)
+    async with websockets.serve(serve, "127.0.0.1", 8081, **options):
+        async with websockets.serve(serve, "127.0.0.1", 8444, ssl=context, **options):
+            print("ready", flush=True)
+            await asyncio.Future()
 
 asyncio.run(main())
 "#;
 
 /// Text and bytes of all sizes both ways, pings, and the closing handshake.
 const CLIENT: &str = r#"
-import asyncio, os, sys, websockets
+import asyncio, os, ssl, sys, websockets
 
 async def main():
-    async with websockets.connect(sys.argv[1], subprotocols=sys.argv[2].split(","), max_size=None) as ws:
+    context = None
+    if sys.argv[1].startswith("wss:"):
+        context = ssl.create_default_context(cafile=sys.argv[3])
+    async with websockets.connect(sys.argv[1], subprotocols=sys.argv[2].split(","), max_size=None, ssl=context) as ws:
         greeting = await ws.recv()
         for size in (0, 1, 125, 126, 65535, 65536, 3 << 20):
             sent = os.urandom(size)
@@ -56,8 +68,13 @@ async def main():
 asyncio.run(main())
 "#;
 
+const PLAIN: &str = "ws://127.0.0.1:8000/room";
+
 struct Place {
     scratch: Scratch,
+    /// A certificate of weir's, and the authority of the backend's: both for `localhost`.
+    ours: PathBuf,
+    authority: Authority,
     _server: Process,
     netns: Netns,
 }
@@ -66,7 +83,11 @@ fn place() -> Result<Place> {
     let netns = Netns::new(&scratch::unique())?;
     let scratch = Scratch::new()?;
     let file = scratch.write("server.py", SERVER)?;
-    let server = Process::start("websockets", &scratch, &Cmd::new(PYTHON).arg(file).inside(&netns))?;
+    let ours = self_signed(&scratch, "weir.pem", &["localhost"], P256)?;
+    let authority = Authority::new(&scratch, "authority")?;
+    let theirs = authority.issue(&scratch, "server.pem", "/CN=server", "localhost")?;
+    let cmd = Cmd::new(PYTHON).arg(file).arg(theirs).inside(&netns);
+    let server = Process::start("websockets", &scratch, &cmd)?;
     wait_until(PATIENCE, "the backend listens", || {
         if server.stdout().contains("ready") {
             Ok(())
@@ -76,25 +97,34 @@ fn place() -> Result<Place> {
     })?;
     Ok(Place {
         scratch,
+        ours,
+        authority,
         _server: server,
         netns,
     })
 }
 
-fn config(websocket: &str) -> WeirConfig {
+/// Port 8000 without TLS on either side, port 8443 with TLS on both.
+fn config(place: &Place, websocket: &str) -> WeirConfig {
     let more = format!(
         "websocket = {websocket}\ntimeouts = {{ request_head = \"500ms\", client = \"500ms\", server = \"500ms\", keep_alive = \"500ms\" }}"
     );
+    let (ours, authority) = (place.ours.display(), place.authority.certificate());
+    let tls = format!("{more}\n[services.wss.tls]\ncertificates = [\"{ours}\"]\n");
     let body = unchecked_pool("ws", &[("127.0.0.1:8081".into(), 10)])
-        + &service("ws", "http", &["127.0.0.1:8000".into()], "ws", &more);
+        + &service("ws", "http", &["127.0.0.1:8000".into()], "ws", &more)
+        + &unchecked_pool("wss", &[("127.0.0.1:8444".into(), 10)])
+        + &format!("[pools.wss.tls]\nca = \"{authority}\"\nserver_name = \"localhost\"\n")
+        + &service("wss", "http", &["127.0.0.1:8443".into()], "wss", &tls);
     WeirConfig::relay_only(body, None)
 }
 
-fn client(place: &Place, protocols: &str) -> Result<weir_harness::command::Output> {
+fn client(place: &Place, url: &str, protocols: &str) -> Result<weir_harness::command::Output> {
     let file = place.scratch.write("client.py", CLIENT)?;
     Cmd::new(PYTHON)
         .arg(file)
-        .args(["ws://127.0.0.1:8000/room", protocols])
+        .args([url, protocols])
+        .arg(&place.ours)
         .inside(&place.netns)
         .deadline(Duration::from_secs(60))
         .run()
@@ -105,18 +135,20 @@ fn a_real_client_and_a_real_backend_agree() -> Result<()> {
     let place = place()?;
     let weir = Weir::start(
         &place.netns,
-        config("{ strict = true, protocols = [\"chat\", \"v2\"] }"),
+        config(&place, "{ strict = true, protocols = [\"chat\", \"v2\"] }"),
     )?;
-    let output = client(&place, "other,chat")?;
-    let said = output.text();
-    assert_eq!(
-        said.trim(),
-        "chat 1000 agreed on chat at /room",
-        "{}",
-        output.complaint()
-    );
+    for url in [PLAIN, "wss://localhost:8443/room"] {
+        let output = client(&place, url, "other,chat")?;
+        let said = output.text();
+        assert_eq!(
+            said.trim(),
+            "chat 1000 agreed on chat at /room",
+            "{url}: {}",
+            output.complaint()
+        );
+    }
     // None of those that may be had.
-    let output = client(&place, "other")?;
+    let output = client(&place, PLAIN, "other")?;
     assert!(
         !output.status.success() && output.complaint().contains("HTTP 400"),
         "{}",
@@ -137,7 +169,7 @@ fn a_real_client_and_a_real_backend_agree() -> Result<()> {
 #[test]
 fn what_is_no_handshake_is_told_which_version_there_is() -> Result<()> {
     let place = place()?;
-    let _weir = Weir::start(&place.netns, config("{ strict = true }"))?;
+    let _weir = Weir::start(&place.netns, config(&place, "{ strict = true }"))?;
     let at: SocketAddr = "127.0.0.1:8000".parse().context("an address")?;
     let ask = |lines: &str| -> Result<String> {
         let mut stream = echo::connect(&place.netns, at)?;

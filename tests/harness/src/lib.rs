@@ -9,6 +9,7 @@
 //! error that says so.
 #![forbid(unsafe_code)]
 
+pub mod certificate;
 pub mod command;
 pub mod interrupt;
 pub mod lab;

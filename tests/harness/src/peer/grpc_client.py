@@ -1,4 +1,5 @@
-"""A gRPC client of `grpc_server.py` for tests: calls of every kind, many at once, and an error. Its last line is `all well`."""
+"""A gRPC client of `grpc_server.py` for tests: calls of every kind, many at once, and an error. Its last line is `all well`.
+Called as `ADDRESS [CERTIFICATE NAME]`: with them it speaks TLS."""
 
 import queue
 import sys
@@ -6,7 +7,13 @@ from concurrent import futures
 
 import grpc
 
-channel = grpc.insecure_channel(sys.argv[1])
+if len(sys.argv) > 2:
+    # A file with the certificate that is trusted, and the name that it is for.
+    with open(sys.argv[2], "rb") as file:
+        trusted = grpc.ssl_channel_credentials(file.read())
+    channel = grpc.secure_channel(sys.argv[1], trusted, (("grpc.ssl_target_name_override", sys.argv[3]),))
+else:
+    channel = grpc.insecure_channel(sys.argv[1])
 unary = channel.unary_unary("/echo.Echo/Unary")
 chat = channel.stream_stream("/echo.Echo/Chat")
 

@@ -1,8 +1,8 @@
-//! Peers that speak HTTP/2 without TLS, and nothing else: nghttpd, a gRPC server and its client; nghttp and h2load.
+//! Peers that speak HTTP/2 and nothing else, gRPC over TLS as well: nghttpd, a gRPC server and its client; nghttp and h2load.
 
 use std::{
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -35,14 +35,14 @@ impl Http2 {
         Self::start("nghttpd", scratch, cmd, netns, listen).context(why)
     }
 
-    /// Starts a gRPC server (see `grpc_server.py`).
+    /// Starts a gRPC server (see `grpc_server.py`), over TLS if it is given a certificate with its key.
     ///
     /// # Errors
     /// Python or its gRPC is not installed, or it does not come up: the error carries its own words.
-    pub fn grpc(netns: &Netns, listen: SocketAddr) -> Result<Self> {
+    pub fn grpc(netns: &Netns, listen: SocketAddr, tls: Option<&Path>) -> Result<Self> {
         let scratch = Scratch::new()?;
         let script = scratch.write("grpc_server.py", include_str!("grpc_server.py"))?;
-        let cmd = Cmd::new(PYTHON).arg(script).arg(listen.to_string());
+        let cmd = Cmd::new(PYTHON).arg(script).arg(listen.to_string()).args(tls);
         let why = "needs gRPC of Python (Debian and Ubuntu: package python3-grpcio)";
         Self::start("grpc", scratch, cmd, netns, listen).context(why)
     }
@@ -73,17 +73,22 @@ impl Http2 {
     }
 }
 
-/// Has a gRPC client (see `grpc_client.py`) ask the server of [`Http2::grpc`] all that it asks.
+/// Has a gRPC client (see `grpc_client.py`) ask the server of [`Http2::grpc`] all that it asks; over TLS if it is given a
+/// certificate to trust and the name in it.
 ///
 /// # Errors
 /// Something of it failed: its own words.
-pub fn grpc_client(netns: &Netns, target: SocketAddr) -> Result<()> {
+pub fn grpc_client(netns: &Netns, target: SocketAddr, tls: Option<(&Path, &str)>) -> Result<()> {
     let scratch = Scratch::new()?;
     let script = scratch.write("grpc_client.py", include_str!("grpc_client.py"))?;
     let cmd = Cmd::new("timeout")
         .args(["120", PYTHON])
         .arg(script)
         .arg(target.to_string());
+    let cmd = match tls {
+        Some((trusted, name)) => cmd.arg(trusted).arg(name),
+        None => cmd,
+    };
     let output = cmd.inside(netns).run()?;
     let text = output.text();
     ensure!(
