@@ -118,7 +118,8 @@ impl Front {
         config.alpn_protocols.clone_from(&self.alpn);
         // Sessions are in tickets or nowhere: a table of them would be memory that clients fill.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        config.ignore_client_order = self.policy.is_ordered();
+        // The policy's order of suites counts, not the client's.
+        config.ignore_client_order = true;
         // Who resumes shows no certificate, and nobody would look at that of the session again: it may have expired since, or
         // been revoked. Where one is required each connection shows it.
         let required = { self.clients.as_ref() }.is_some_and(|clients| clients.wanted() == Wanted::Required);

@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use rustls::AlertDescription;
 use weir_core::plan::Mode;
 
 use super::{Front, TlsFault, gate::Turn, stream::TlsStream};
@@ -229,6 +230,10 @@ fn poll<'w>(
             }
             Err(error) => {
                 let (fault, detail) = TlsFault::of(&error);
+                if fault == TlsFault::UnknownName {
+                    // RFC 6066 section 3; rustls says that access is denied.
+                    stream.say_instead(AlertDescription::UnrecognisedName);
+                }
                 let first = matches!(come, Come::Bytes);
                 let no_tls = fault == TlsFault::Broken && first && !stream.was_tls();
                 return Poll::Ready(Err(match no_tls {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rustls::{
-    Error, ServerConfig, client::UnbufferedClientConnection, pki_types::ServerName,
+    AlertDescription, Error, ServerConfig, client::UnbufferedClientConnection, pki_types::ServerName,
     server::UnbufferedServerConnection,
 };
 use weir_tls::ClientAuth;
@@ -226,6 +226,15 @@ impl TlsStream {
             Side::Client(conn) => TlsFacts::of(conn, Asked(asked)),
         }));
         Ok(())
+    }
+
+    /// Has this alert go out in place of the one that lies in wait. For a handshake of which nothing was answered yet: what goes
+    /// out is not encrypted.
+    pub(super) fn say_instead(&mut self, alert: AlertDescription) {
+        if !self.said {
+            // A record of an alert: its version, its length, fatal, which (RFC 8446 sections 5.1 and 6).
+            self.records.outgoing = vec![21, 3, 3, 0, 2, 2, u8::from(alert)];
+        }
     }
 
     /// Sends what lies in wait.

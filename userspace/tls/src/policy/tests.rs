@@ -9,6 +9,12 @@ fn named_policies_are_what_they_say() {
     let intermediate = Policy::named("intermediate").unwrap();
     let names: Vec<_> = intermediate.suites.iter().map(suite_name).collect();
     assert_eq!(names.len(), 9, "{names:?}");
+    assert_eq!(names[0], "TLS_AES_128_GCM_SHA256");
+    assert_eq!(names[3], "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256");
+    assert!(
+        names[2].contains("CHACHA20") && names[8].contains("CHACHA20"),
+        "{names:?}"
+    );
     for name in names {
         assert!(name.contains("GCM") || name.contains("CHACHA20"), "{name}");
         assert!(
