@@ -55,6 +55,8 @@ pub struct World {
     pub quic_ids: Vec<(QuicKey, u32)>,
     /// `LEASED`, and for each address the word of its slot in `LEASES`.
     pub leases: Vec<(Addr16, u64)>,
+    /// By how much the coarse clock is said to be behind; 0: leases are compared with the exact one.
+    pub lag: u64,
     /// `HEARS`, of the interface that frames come in by.
     pub heard: Vec<Addr16>,
     /// `SETTINGS`
@@ -84,6 +86,7 @@ impl World {
         Self {
             backends: vec![Backend::default()],
             next_hops: vec![NextHop::default()],
+            lag: LAG,
             settings: Settings {
                 hash_key: HASH_KEY,
                 flow_key: weir_fastpath::hash::expand(HASH_KEY),
@@ -376,7 +379,7 @@ impl World {
         for (net, entry) in &self.lists {
             kernel.list(*net, *entry)?;
         }
-        kernel.lease(lease::LAG, LAG)?;
+        kernel.lease(lease::LAG, self.lag)?;
         for (slot, (address, until)) in (1..).zip(&self.leases) {
             kernel.lease(slot, *until)?;
             kernel.leased(*address, slot)?;
@@ -420,7 +423,7 @@ impl World {
         tables.services.extend(self.services.iter().copied());
         tables.returns.extend(self.returns.iter().copied());
         tables.flows.extend(self.flows.iter().copied());
-        tables.leases.insert(lease::LAG, LAG);
+        tables.leases.insert(lease::LAG, self.lag);
         for (slot, (address, until)) in (1..).zip(&self.leases) {
             tables.leases.insert(slot, *until);
             tables.leased.insert(*address, slot);

@@ -234,7 +234,7 @@ fn others(family: usize) -> Vec<Case> {
 }
 
 /// All that is measured.
-pub(crate) fn groups() -> [Group; 2] {
+pub(crate) fn groups() -> Vec<Group> {
     let mut plain: Vec<Case> = Vec::new();
     for mode in &MODES {
         for family in 0..2 {
@@ -253,7 +253,7 @@ pub(crate) fn groups() -> [Group; 2] {
             ..case
         })
         .collect();
-    [
+    let mut groups = vec![
         Group {
             world: world::plain,
             cases: plain,
@@ -262,8 +262,41 @@ pub(crate) fn groups() -> [Group; 2] {
             world: world::protected,
             cases: protected,
         },
-    ]
+    ];
+    for (mode, world, reason) in [
+        (LEASED, world::leased as fn() -> World, None),
+        (LEASED_EXACTLY, world::leased_exactly, None),
+        (LAPSED, world::lapsed, Some(Reason::NotMaster)),
+    ] {
+        let under_lease = |family| {
+            let mut cases = of_mode(&MODES[0], family);
+            cases.retain(|case| case.packet == TCP_PACKET);
+            cases.extend(others(family).into_iter().filter(|case| {
+                // What is not to the address may be from it.
+                reason.is_none() && case.reason != Reason::ReturnFullNat
+            }));
+            cases
+        };
+        let cases = (0..2).flat_map(under_lease).map(|case| Case {
+            mode,
+            target: None,
+            reason: reason.unwrap_or(case.reason),
+            ..case
+        });
+        groups.push(Group {
+            world,
+            cases: cases.collect(),
+        });
+    }
+    groups
 }
+
+/// `nat` and others where there are virtual routers, by the coarse clock.
+const LEASED: &str = "leased";
+/// The same by the exact one.
+const LEASED_EXACTLY: &str = "leased, exact clock";
+/// On a box that is not master.
+const LAPSED: &str = "not master";
 
 /// `nat` behind lists and limits.
 pub(crate) const PROTECTED: &str = "nat, protected";

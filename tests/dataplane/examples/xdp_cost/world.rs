@@ -136,6 +136,28 @@ pub(crate) fn plain() -> World {
     world
 }
 
+/// The same with a group of virtual routers that has the addresses, and a lease that does not end here.
+pub(crate) fn leased() -> World {
+    let mut world = plain();
+    for vip in VIP {
+        let vip = vip.trim_matches(['[', ']']);
+        world.lease(vip, u64::MAX / 2);
+    }
+    world
+}
+
+/// The same, and the exact clock is asked, as near the end of a lease.
+pub(crate) fn leased_exactly() -> World {
+    World { lag: 0, ..leased() }
+}
+
+/// The same, of a box that is not master.
+pub(crate) fn lapsed() -> World {
+    let mut world = leased();
+    world.leases.iter_mut().for_each(|(_, until)| *until = 0);
+    world
+}
+
 /// The same with 100 000 networks banned, and limits per source on every service that nobody reaches.
 pub(crate) fn protected() -> World {
     let mut world = plain();
