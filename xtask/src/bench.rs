@@ -21,7 +21,7 @@ mod ports;
 /// l4 (root): what weir_xdp costs per packet over a bare XDP_TX; packets forwarded per second of CPU, of weir and of
 /// nftables; memory and time at scale. http: CPU per request, latency and memory of the relay, of HAProxy and of nginx, one
 /// worker each on the same core, in alternating rounds. ports (root): connections in TIME_WAIT that the relay's source ports
-/// bear; it takes a minute and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
+/// bear, of plain sessions and of MariaDB's; it takes three minutes and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
 /// run mean anything.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Rounds per proxy or box. Default: 9 (http), 5 (l4, forward).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// Seconds per round. Default: 1 (http), 5 (l4, forward), 90 at the most (ports).
+    /// Seconds per round. Default: 1 (http), 5 (l4, forward), 90 or 120 at the most (ports).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
     /// http: connections that are kept busy.
@@ -69,11 +69,12 @@ enum Plane {
 enum Part {
     L4(l4::Part),
     Http(http::Part),
+    Ports(ports::Part),
 }
 
 impl ValueEnum for Part {
     fn value_variants<'a>() -> &'a [Self] {
-        use self::{http::Part as H, l4::Part as L};
+        use self::{http::Part as H, l4::Part as L, ports::Part as P};
         &[
             Self::L4(L::Packet),
             Self::L4(L::Forward),
@@ -87,6 +88,8 @@ impl ValueEnum for Part {
             Self::Http(H::Latency),
             Self::Http(H::Idle),
             Self::Http(H::Churn),
+            Self::Ports(P::Sessions),
+            Self::Ports(P::Mariadb),
         ]
     }
 
@@ -94,6 +97,7 @@ impl ValueEnum for Part {
         match self {
             Self::L4(part) => part.to_possible_value(),
             Self::Http(part) => part.to_possible_value(),
+            Self::Ports(part) => part.to_possible_value(),
         }
     }
 }
@@ -113,11 +117,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let l4_parts = of_plane(&args.parts, |part| match part {
         Part::L4(part) => Some(part),
-        Part::Http(_) => None,
+        Part::Http(_) | Part::Ports(_) => None,
     });
     let http_parts = of_plane(&args.parts, |part| match part {
         Part::Http(part) => Some(part),
-        Part::L4(_) => None,
+        Part::L4(_) | Part::Ports(_) => None,
+    });
+    let ports_parts = of_plane(&args.parts, |part| match part {
+        Part::Ports(part) => Some(part),
+        Part::L4(_) | Part::Http(_) => None,
     });
     let given = env::var_os("WEIR_BIN");
     let l4 = args.planes.contains(&Plane::L4) && !l4_parts.is_empty();
@@ -137,8 +145,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(binary) => Ok(PathBuf::from(binary)),
         None => build::binary(&workspace, true),
     };
-    if args.planes.contains(&Plane::Ports) {
-        ports::run(&workspace, &binary()?, args.seconds)?;
+    if args.planes.contains(&Plane::Ports) && !ports_parts.is_empty() {
+        ports::run(&workspace, &binary()?, &ports_parts, args.seconds)?;
     }
     if args.planes.contains(&Plane::Http) && !http_parts.is_empty() {
         let binary = binary()?;

@@ -120,7 +120,7 @@ const PROGRAMS: &[Program] = {
             name: "/usr/sbin/mariadbd",
             package: "mariadb-server",
             why: "a real backend of mode tcp",
-            tasks: &[Test],
+            tasks: &[Test, Bench],
         },
         Program {
             name: "curl",

@@ -4,7 +4,8 @@
 //! mode `tcp`, by four source addresses, until the box has so many connections in TIME_WAIT. A line per second goes to standard
 //! error, a report as JSON to standard output.
 //!
-//! Arguments: RATE (sessions per second), GOAL (connections in TIME_WAIT), SECONDS (at the most).
+//! Arguments: RATE (sessions per second; more than can be: as fast as it goes), GOAL (connections in TIME_WAIT), SECONDS (at the
+//! most), and `mariadb` if the backend is that, and each session logs in, asks one thing and says goodbye.
 
 use std::{
     io::{Read, Write},
@@ -14,18 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use weir_e2e_tests::service;
 use weir_harness::{
     Lab, Netns, Weir, WeirConfig,
     lab::{Family, INSIDE, OUTSIDE_V4},
+    peer::mariadb::{self, Mariadb},
     wait::pass_time,
 };
 
 const SOURCES: [&str; 4] = ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8"];
 const BACKEND_PORT: u16 = 3306;
-const SERVICE_PORT: u16 = 9000;
+const SERVICE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(OUTSIDE_V4), 9000);
 /// Sessions at once, at the most.
 const THREADS: usize = 24;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -50,14 +52,25 @@ fn main() -> Result<()> {
             .with_context(|| format!("{name} is no number: {text}"))
     };
     let (rate, goal, seconds) = (number("RATE")?, number("GOAL")?, number("SECONDS")?);
+    let real = match args.next().as_deref() {
+        None => false,
+        Some("mariadb") => true,
+        Some(other) => bail!("the backend is `mariadb` or nothing, not {other}"),
+    };
     let lab = Lab::unique(1)?;
     prepare(&lab)?;
     let backend = SocketAddr::new(Family::V4.backend(0), BACKEND_PORT);
-    let listener = lab.backends[0].run(|| TcpListener::bind(backend))??;
+    let mariadb = real
+        .then(|| Mariadb::start(&lab.backends[0], backend))
+        .transpose()?;
+    let listener = match real {
+        true => None,
+        false => Some(lab.backends[0].run(|| TcpListener::bind(backend))??),
+    };
     let (stop, tally) = (AtomicBool::new(false), Tally::default());
     let report = thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| serve(&listener, &stop));
+        for listener in listener.iter().flat_map(|listener| [listener; THREADS]) {
+            scope.spawn(|| serve(listener, &stop));
         }
         let weir = Weir::start(
             &lab.router,
@@ -67,7 +80,7 @@ fn main() -> Result<()> {
         let began = Instant::now();
         for _ in 0..THREADS {
             let (client, tally) = (&lab.client, &tally);
-            scope.spawn(move || client.run(|| ask(rate, began, tally)));
+            scope.spawn(move || client.run(|| ask(rate, began, tally, real)));
         }
         let report = watch(
             &lab.router,
@@ -79,12 +92,13 @@ fn main() -> Result<()> {
         );
         tally.stop.store(true, Relaxed);
         stop.store(true, Relaxed);
-        for _ in 0..THREADS {
+        for _ in listener.iter().flat_map(|listener| [listener; THREADS]) {
             // Wakes a thread that waits for a connection.
             let _ = lab.backends[0].run(|| TcpStream::connect(backend));
         }
         weir.with_log(report)
     })?;
+    drop(mariadb);
     println!("{report:#}");
     Ok(())
 }
@@ -106,7 +120,7 @@ fn prepare(lab: &Lab) -> Result<()> {
 }
 
 fn config(backend: SocketAddr) -> String {
-    let listen = [SocketAddr::new(OUTSIDE_V4.into(), SERVICE_PORT).to_string()];
+    let listen = [SERVICE.to_string()];
     format!(
         "[pools.db]\nbackends = [{{ address = \"{backend}\" }}]\n\
          check = {{ type = \"tcp\", interval = \"2s\", timeout = \"1900ms\" }}\n\
@@ -131,21 +145,27 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
 }
 
 /// Sessions at their times, until it is told to stop.
-fn ask(rate: u64, began: Instant, tally: &Tally) {
+fn ask(rate: u64, began: Instant, tally: &Tally, real: bool) {
     while !tally.stop.load(Relaxed) {
         let number = tally.begun.fetch_add(1, Relaxed);
         let due = began + Duration::from_secs(1).mul_f64(number as f64 / rate as f64);
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        match session() {
+        let done = match real {
+            true => mariadb::session(SERVICE, PATIENCE),
+            false => session().map_err(Into::into),
+        };
+        match done {
             Ok(()) => tally.greeted.fetch_add(1, Relaxed),
-            Err(_) => tally.failed.fetch_add(1, Relaxed),
+            Err(error) => {
+                eprintln!("a session failed: {error:#}");
+                tally.failed.fetch_add(1, Relaxed)
+            }
         };
     }
 }
 
 fn session() -> std::io::Result<()> {
-    let at = SocketAddr::new(OUTSIDE_V4.into(), SERVICE_PORT);
-    let mut stream = TcpStream::connect_timeout(&at, PATIENCE)?;
+    let mut stream = TcpStream::connect_timeout(&SERVICE, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.read_exact(&mut [0; 2])?;
     stream.write_all(b"bye")

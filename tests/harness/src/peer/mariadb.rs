@@ -2,6 +2,7 @@
 //! goodbye and closes.
 
 use std::{
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -13,6 +14,9 @@ use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch};
 /// Who may log in, from everywhere, and may do nothing.
 const USER: &str = "weir";
 const PASSWORD: &str = "weir";
+
+/// Who may log in without a password.
+const GUEST: &str = "guest";
 
 /// A running server. Killed when dropped.
 #[derive(Debug)]
@@ -42,7 +46,7 @@ impl Mariadb {
             .context("a peer needs MariaDB (Debian and Ubuntu: package mariadb-server)")?;
         let users = scratch.write(
             "users.sql",
-            format!("CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\n"),
+            format!("CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}';\nCREATE USER '{GUEST}'@'%';\n"),
         )?;
         let cmd = Cmd::new("mariadbd")
             .args([
@@ -107,4 +111,68 @@ pub fn query(netns: &Netns, at: SocketAddr, statement: &str) -> Result<String> {
         bail!("mariadb at {at}: {}", output.complaint());
     }
     Ok(output.text().trim().to_owned())
+}
+
+/// One session from this thread's namespace, without a program for it: logs in as a guest, asks the server one thing, says
+/// goodbye and closes. For many of them: the client above takes longer to start than to ask.
+///
+/// # Errors
+/// The connection broke or took longer than `patience`, or the server says no.
+pub fn session(at: SocketAddr, patience: Duration) -> Result<()> {
+    /// Protocol of 4.1, authentication of 4.1, plugins.
+    const CAPABILITIES: u32 = 1 << 9 | 1 << 15 | 1 << 19;
+    const UTF8: u8 = 33;
+    const METHOD: &[u8] = b"mysql_native_password\0";
+    const QUERY: u8 = 3;
+    const QUIT: u8 = 1;
+    let mut stream = TcpStream::connect_timeout(&at, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_nodelay(true)?;
+    let greeting = receive(&mut stream)?;
+    if greeting.first() != Some(&10) {
+        bail!("{at} does not greet as a server of MySQL's protocol: {greeting:02x?}");
+    }
+    let mut login = CAPABILITIES.to_le_bytes().to_vec();
+    login.extend((1_u32 << 24).to_le_bytes());
+    login.push(UTF8);
+    login.extend([0; 23]);
+    login.extend(GUEST.as_bytes());
+    // The end of the name, and an answer of no length to the server's challenge.
+    login.extend([0, 0]);
+    login.extend(METHOD);
+    send(&mut stream, 1, &login)?;
+    let answer = receive(&mut stream)?;
+    if answer.first() != Some(&0) {
+        bail!("{at} lets nobody in: {answer:02x?}");
+    }
+    send(&mut stream, 0, &[&[QUERY], b"SELECT 1".as_slice()].concat())?;
+    // A column, its end, a row, its end.
+    let mut ends = 0;
+    while ends < 2 {
+        let packet = receive(&mut stream)?;
+        match packet.first() {
+            Some(0xff) => bail!("{at} refuses to answer: {packet:02x?}"),
+            Some(0xfe) if packet.len() < 9 => ends += 1,
+            _ => {}
+        }
+    }
+    send(&mut stream, 0, &[QUIT])
+}
+
+/// A packet: the length of what follows in three bytes, and its number.
+fn send(stream: &mut TcpStream, number: u8, payload: &[u8]) -> Result<()> {
+    let mut packet = u32::try_from(payload.len())?.to_le_bytes().to_vec();
+    packet.truncate(3);
+    packet.push(number);
+    packet.extend(payload);
+    Ok(stream.write_all(&packet)?)
+}
+
+fn receive(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head)?;
+    let [a, b, c, _] = head;
+    let mut payload = vec![0; u32::from_le_bytes([a, b, c, 0]) as usize];
+    stream.read_exact(&mut payload)?;
+    Ok(payload)
 }
