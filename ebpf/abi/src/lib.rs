@@ -22,7 +22,7 @@ pub use maps::{
     AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
     FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
     NeighborEvent, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
-    ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
+    ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
 };
 pub use reason::{Note, REASON_COUNT, Reason, Verdict};
 pub use spec::{MAPS, MapSpec};

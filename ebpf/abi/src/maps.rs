@@ -6,7 +6,7 @@ use core::mem::{offset_of, size_of};
 
 pub use self::words::{
     action, advert, backend, capture, filter, flow, fragment, known, lease, limit, list, nat, next_hop,
-    returns, service, settings, stage, take,
+    returns, service, settings, stage, steer, take,
 };
 use crate::{
     addr::Addr16,
@@ -40,7 +40,7 @@ macro_rules! shared {
 }
 
 shared! {
-    /// What a client addresses. Key of `SERVICES` and `STEER`.
+    /// What a client addresses. Key of `SERVICES`.
     ///
     /// Port 0 stands for every port of the address. With an ICMP protocol number and port 0 it is the address itself:
     /// see [`action::ADDRESS`].
@@ -49,6 +49,16 @@ shared! {
         addr: Addr16,
         /// [`port_proto`] of the port and the IP protocol number.
         port_proto: u32,
+    }
+
+    /// What a client of the relay addresses, and by which interface it comes. Key of `STEER`.
+    SteerKey(24) {
+        /// The virtual address.
+        addr: Addr16,
+        /// [`port_proto`] of the port and the IP protocol number.
+        port_proto: u32,
+        /// Index of the interface; 0: whichever, unless the value says [`steer::BY_INTERFACE`].
+        ifindex: u32,
     }
 
     /// A service as XDP sees it. Replaced whole, by one map update: a reader sees the old or the new one.
@@ -157,14 +167,16 @@ shared! {
     }
 
     /// Who takes in connections to the addresses of a network. Value of `TAKEN`.
-    Taken(132) {
+    Taken(196) {
         /// How many of the ranges count; or [`take::OWN`].
         count: u32,
         /// Ranges of TCP ports, host order: the first in the low half, the last in the high half. The first range that
-        /// holds a port decides.
+        /// holds a port and is for the interface decides.
         ports: [u32; take::RANGES],
         /// Of each range, the index into `SOCKETS`.
         sockets: [u32; take::RANGES],
+        /// Of each range, the index of the interface that it is for; 0: whichever.
+        interfaces: [u32; take::RANGES],
     }
 
     /// A flow as it arrives: source, destination, ports, protocol.

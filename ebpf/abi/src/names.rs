@@ -58,6 +58,12 @@ pub const CAPTURE_PROGRAM: &str = "weir_capture";
 /// The sk_lookup program, attached to the network namespace.
 pub const STEER_PROGRAM: &str = "weir_steer";
 
+/// The same for kernels that do not say which interface a connection comes in by, before [`STEER_FLOOR`].
+pub const STEER_ANY_PROGRAM: &str = "weir_steer_any";
+
+/// The kernel from which on sk_lookup says which interface a connection comes in by.
+pub const STEER_FLOOR: (u32, u32) = (5, 17);
+
 /// The tc program, attached to the ingress of every interface of `node.interfaces` while something needs it.
 pub const TAKE_PROGRAM: &str = "weir_take";
 
@@ -116,7 +122,7 @@ pub const CAPTURE: &str = "CAPTURE";
 pub const CAPTURED: &str = "CAPTURED";
 /// PROG_ARRAY by [`stage`](crate::maps::stage).
 pub const STAGES: &str = "STAGES";
-/// HASH [`ServiceKey`](crate::ServiceKey) → `u32` index into [`SOCKETS`].
+/// HASH [`SteerKey`](crate::SteerKey) → `u32` index into [`SOCKETS`], and bits of [`steer`](crate::maps::steer).
 pub const STEER: &str = "STEER";
 /// SOCKMAP index → listening socket.
 pub const SOCKETS: &str = "SOCKETS";

@@ -242,6 +242,8 @@ notes! {
     TakenIn = 22, "taken-in";
     /// An advert of a virtual router was not handed to control, since the buffer was full: it went up to the stack.
     AdvertLost = 23, "advert-lost";
+    /// `weir_steer` knew the service, but none of its listeners is for the interface: the connection was refused.
+    SteerInterface = 24, "steer-interface";
 }
 
 impl Note {

@@ -7,7 +7,7 @@ use crate::{
     Addr16, AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
     FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
     NeighborEvent, NextHop, Prefix, QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
-    Service, ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
+    Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
     hash::fnv,
     maps::{advert, capture, filter, known, lease, limit, stage},
     names,
@@ -199,7 +199,7 @@ pub const MAPS: [MapSpec; 39] = [
     MapSpec::new::<u32, CaptureFilter>(names::CAPTURE, kind::ARRAY, 1).fixed(),
     MapSpec::new::<(), ()>(names::CAPTURED, kind::RINGBUF, capacity::CAPTURED),
     MapSpec::new::<u32, u32>(names::STAGES, kind::PROG_ARRAY, stage::COUNT).fixed(),
-    MapSpec::new::<ServiceKey, u32>(names::STEER, kind::HASH, capacity::STEER),
+    MapSpec::new::<SteerKey, u32>(names::STEER, kind::HASH, capacity::STEER),
     MapSpec::new::<u32, u32>(names::SOCKETS, kind::SOCKMAP, capacity::SOCKETS),
     MapSpec::new::<Prefix, Taken>(names::TAKEN, kind::LPM_TRIE, capacity::TAKEN).flags(flag::NO_PREALLOC),
     MapSpec::new::<u32, u64>(names::LEASES, kind::ARRAY, lease::SLOTS)

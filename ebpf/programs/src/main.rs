@@ -202,9 +202,20 @@ pub fn weir_admit(ctx: XdpContext) -> u32 {
 /// Gives connections to L7 services to the relay's sockets.
 #[sk_lookup]
 pub fn weir_steer(ctx: SkLookupContext) -> u32 {
-    match steer::steer(&ctx) {
+    steered(steer::steer::<true>(&ctx))
+}
+
+/// The same on kernels that do not say which interface a connection comes in by (before Linux 5.17).
+#[sk_lookup]
+pub fn weir_steer_any(ctx: SkLookupContext) -> u32 {
+    steered(steer::steer::<false>(&ctx))
+}
+
+#[inline(always)]
+fn steered(steered: steer::Steered) -> u32 {
+    match steered {
         steer::Steered::Socket | steer::Steered::NotOurs => sk_action::SK_PASS,
-        steer::Steered::SocketGone => sk_action::SK_DROP,
+        steer::Steered::Refused => sk_action::SK_DROP,
     }
 }
 

@@ -12,7 +12,7 @@ use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
     HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey,
     REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits,
-    Settings, Slot, Taken, Traffic, Vlan,
+    Settings, Slot, SteerKey, Taken, Traffic, Vlan,
     maps::{filter, known, lease, limit, stage},
     spec::{PARKED_WORDS, SCRATCH_BYTES, capacity, flag},
 };
@@ -110,7 +110,7 @@ pub(crate) static CAPTURED: RingBuf = RingBuf::with_byte_size(capacity::CAPTURED
 pub(crate) static STAGES: ProgramArray = ProgramArray::with_max_entries(stage::COUNT, 0);
 
 #[map]
-pub(crate) static STEER: HashMap<ServiceKey, u32> = HashMap::with_max_entries(capacity::STEER, 0);
+pub(crate) static STEER: HashMap<SteerKey, u32> = HashMap::with_max_entries(capacity::STEER, 0);
 
 #[map]
 pub(crate) static SOCKETS: SockMap = SockMap::with_max_entries(capacity::SOCKETS, 0);

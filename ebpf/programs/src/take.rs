@@ -66,7 +66,9 @@ pub(crate) fn take(ctx: &TcContext) -> Take {
             // The box's own address: the kernel takes it in by itself.
             return Take::Pass;
         }
-        if listener(taken, destination).is_some() {
+        // SAFETY: the context of this run.
+        let ifindex = unsafe { (&raw const (*ctx.skb.skb).ifindex).read_volatile() };
+        if listener(taken, destination, ifindex).is_some() {
             if is_banned(&segment.src) {
                 bump(Reason::Banned as u32);
                 return Take::Drop;
@@ -82,9 +84,9 @@ pub(crate) fn take(ctx: &TcContext) -> Take {
     Take::Pass
 }
 
-/// Of the listener for a port (host order) the index into `SOCKETS`.
+/// Of the listener for a port (host order) and the interface it is met at, the index into `SOCKETS`.
 #[inline(always)]
-pub(crate) fn listener(taken: &Taken, port: u16) -> Option<u32> {
+pub(crate) fn listener(taken: &Taken, port: u16, ifindex: u32) -> Option<u32> {
     let port = u32::from(port);
     let count = taken.count & !take::OWN;
     for i in 0..take::RANGES {
@@ -92,7 +94,8 @@ pub(crate) fn listener(taken: &Taken, port: u16) -> Option<u32> {
             break;
         }
         let range = taken.ports[i];
-        if (range & 0xffff..=range >> 16).contains(&port) {
+        let interface = taken.interfaces[i];
+        if (range & 0xffff..=range >> 16).contains(&port) && (interface == 0 || interface == ifindex) {
             return Some(taken.sockets[i]);
         }
     }

@@ -154,13 +154,16 @@ impl Kernel {
         })
     }
 
-    /// Runs `weir_take` on a frame that has a mark: its verdict, as tc numbers it, and the mark that the frame has then.
+    /// Runs `weir_take` on a frame that has a mark and came in by an interface: its verdict, as tc numbers it, and the mark that
+    /// the frame has then.
     ///
     /// # Errors
     /// The kernel refuses the run.
-    pub fn run_take(&self, frame: &[u8], mark: u32) -> Result<(i32, u32)> {
-        // struct __sk_buff: len, pkt_type, mark.
-        let context: Vec<u8> = [0, 0, mark].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    pub fn run_take(&self, frame: &[u8], mark: u32, ifindex: u32) -> Result<(i32, u32)> {
+        // struct __sk_buff: len, pkt_type, mark, queue_mapping, protocol, vlan_present, vlan_tci, vlan_proto, priority,
+        // ingress_ifindex, ifindex.
+        let words = [0, 0, mark, 0, 0, 0, 0, 0, 0, 0, ifindex];
+        let context: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut after = vec![0; 256];
         let take: &SchedClassifier = self
             .ebpf
@@ -278,11 +281,10 @@ fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
                 .with_context(|| format!("{name} behind {}", names::XDP_PROGRAM))?;
         }
     }
-    let steer: &mut SkLookup = ebpf
-        .program_mut(names::STEER_PROGRAM)
-        .context(names::STEER_PROGRAM)?
-        .try_into()?;
-    steer.load().context(names::STEER_PROGRAM)?;
+    for name in [names::STEER_PROGRAM, names::STEER_ANY_PROGRAM] {
+        let steer: &mut SkLookup = ebpf.program_mut(name).context(name)?.try_into()?;
+        steer.load().context(name)?;
+    }
     let take: &mut SchedClassifier = ebpf
         .program_mut(names::TAKE_PROGRAM)
         .context(names::TAKE_PROGRAM)?

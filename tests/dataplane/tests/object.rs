@@ -21,7 +21,12 @@ fn all_programs_load() -> Result<()> {
         .map(|(name, _)| name.to_owned())
         .collect();
     let stages = names::STAGE_PROGRAMS.map(|(_, name)| name);
-    let others = [names::XDP_PROGRAM, names::STEER_PROGRAM, names::TAKE_PROGRAM];
+    let others = [
+        names::XDP_PROGRAM,
+        names::STEER_PROGRAM,
+        names::STEER_ANY_PROGRAM,
+        names::TAKE_PROGRAM,
+    ];
     let expected = [&others, &stages[..]].concat();
     ensure!(names.len() == expected.len(), "programs: {names:?}");
     let mut most = 0;

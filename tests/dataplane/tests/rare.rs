@@ -11,7 +11,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
 };
-use weir_abi::{FragmentKey, FragmentState, Note, Reason, names};
+use weir_abi::{FragmentKey, FragmentState, Note, Reason, maps::steer, names};
 use weir_dataplane_tests::{
     Both, Frame, Kernel, Lab, World,
     both::to_backend,
@@ -139,6 +139,46 @@ fn a_connection_goes_to_its_socket_or_to_nobodys() -> Result<()> {
             asked(&mut kernel, TCP)? == (Steered::Dropped, [0, 1]),
             "{to}: closed"
         );
+    }
+    Ok(())
+}
+
+/// What comes in by no interface that has a listener of its own: the others are met end to end, since a run has none.
+#[test]
+fn where_interfaces_have_listeners_the_rest_goes_to_that_of_all_or_to_nobody() -> Result<()> {
+    const FAR: u32 = 3;
+    let mut kernel = Kernel::load()?;
+    let pairs = [
+        ("198.51.100.7:40000", "192.0.2.10:443", "127.0.0.1:0"),
+        ("[2001:db8:c::7]:40000", "[2001:db8:2::10]:443", "[::1]:0"),
+    ];
+    for (nth, (from, to, loopback)) in pairs.into_iter().enumerate() {
+        let (from, to): (SocketAddr, SocketAddr) = (from.parse()?, to.parse()?);
+        let first = 4 * nth as u32;
+        let (far, anyone) = (TcpListener::bind(loopback)?, TcpListener::bind(loopback)?);
+        kernel.socket(first, &far)?;
+        kernel.socket(first + 1, &anyone)?;
+        kernel.steer_by(to, TCP, FAR, first)?;
+        let asked = |kernel: &mut Kernel| -> Result<(Steered, [u64; 2])> {
+            kernel.clear_counters()?;
+            let steered = kernel.look_up(from, to, TCP)?;
+            let counters = kernel.counters()?;
+            Ok((
+                steered,
+                [Note::Steered, Note::SteerInterface].map(|note| counters.note(note)),
+            ))
+        };
+        kernel.steer(to, TCP, steer::BY_INTERFACE | steer::NOBODY)?;
+        ensure!(
+            asked(&mut kernel)? == (Steered::Dropped, [0, 1]),
+            "{to}: nobody's"
+        );
+        kernel.steer(to, TCP, steer::BY_INTERFACE | (first + 1))?;
+        ensure!(asked(&mut kernel)? == (Steered::to(&anyone)?, [1, 0]), "{to}");
+        // Where the kernel says no interface there are only listeners of all.
+        kernel.steer(to, TCP, first + 1)?;
+        let steered = kernel.look_up_in(names::STEER_ANY_PROGRAM, from, to, TCP)?;
+        ensure!(steered == Steered::to(&anyone)?, "{to}: {steered:?}");
     }
     Ok(())
 }

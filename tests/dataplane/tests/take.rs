@@ -16,12 +16,16 @@ const TC_ACT_SHOT: i32 = 2;
 /// A mark of others' in the bits that are not weir's.
 const THEIRS: u32 = 0x0000_0105;
 
+/// The one interface that a new namespace has, and that a packet can be said to come in by.
+const LO: u32 = 1;
+
 /// A listener of one range of ports.
 fn listener(first: u16, last: u16) -> Taken {
     let mut taken = Taken {
         count: 1,
         ports: [0; take::RANGES],
         sockets: [0; take::RANGES],
+        interfaces: [0; take::RANGES],
     };
     taken.ports[0] = u32::from(first) | u32::from(last) << 16;
     taken
@@ -69,7 +73,7 @@ fn what_a_listener_wants_is_marked_and_nothing_else() -> Result<()> {
     ];
     let mut taken = 0;
     for (what, frame, is_taken) in cases {
-        let (verdict, mark) = kernel.run_take(&frame.build(), THEIRS).context(what)?;
+        let (verdict, mark) = kernel.run_take(&frame.build(), THEIRS, LO).context(what)?;
         let wanted = if is_taken { THEIRS | take::MARK } else { THEIRS };
         ensure!(
             (verdict, mark) == (TC_ACT_UNSPEC, wanted),
@@ -80,12 +84,31 @@ fn what_a_listener_wants_is_marked_and_nothing_else() -> Result<()> {
         ensure!(counted == taken, "{what}: {counted} taken in");
     }
     let frame = Frame::tcp("198.51.100.66:40000", "203.0.113.9:80", SYN);
-    let (verdict, mark) = kernel.run_take(&frame.build(), THEIRS)?;
+    let (verdict, mark) = kernel.run_take(&frame.build(), THEIRS, LO)?;
     ensure!((verdict, mark) == (TC_ACT_SHOT, THEIRS), "{verdict}, {mark:#x}");
     let counters = kernel.counters()?;
     ensure!(
         counters.reason(Reason::Banned) == 1 && counters.note(Note::TakenIn) == taken,
         "{counters:?}"
     );
+    Ok(())
+}
+
+#[test]
+fn a_listener_of_one_interface_takes_nothing_in_elsewhere() -> Result<()> {
+    let mut kernel = Kernel::load()?;
+    for (net, ifindex) in [("203.0.113.0/24", LO), ("203.0.112.0/24", LO + 1)] {
+        let mut taken = listener(80, 80);
+        taken.interfaces[0] = ifindex;
+        kernel.taken(prefix(net), taken)?;
+    }
+    for (to, wanted) in [
+        ("203.0.113.9:80", THEIRS | take::MARK),
+        ("203.0.112.9:80", THEIRS),
+    ] {
+        let frame = Frame::tcp("198.51.100.7:40000", to, SYN).build();
+        let (_, mark) = kernel.run_take(&frame, THEIRS, LO)?;
+        ensure!(mark == wanted, "{to}: {mark:#x}");
+    }
     Ok(())
 }

@@ -14,12 +14,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use weir_e2e_tests::service;
+use weir_e2e_tests::{differences, pool_of, service, traces, vip};
 use weir_harness::{
     Lab, Netns, Weir, WeirConfig,
     lab::{Family, INSIDE, OUTSIDE_V4},
     peer::{
         curl::{self, url},
+        echo::{self, Echo},
         mariadb::{self, Mariadb},
     },
     wait::pass_time,
@@ -369,6 +370,91 @@ fn the_kernel_may_choose_the_port() -> Result<()> {
     );
     drop(weir);
     greeter.stop(&lab.backends[0])
+}
+
+/// Both planes draw from one source, each from ports of its own, IPv4 and IPv6: weir adds the addresses, answers come to whom
+/// they are for though XDP sees all of them first, and the addresses go with it.
+#[test]
+fn both_planes_share_the_addresses_of_either_family() -> Result<()> {
+    let lab = Lab::unique(1)?;
+    let at = Family::ALL.map(|family| SocketAddr::new(family.backend(0), PORT));
+    let echo = Echo::start(&lab.backends[0], "echo", &at)?;
+    let before = traces(&lab.router)?;
+    let sources = ["10.0.0.5", "10.0.0.6", "2001:db8:2::5", "2001:db8:2::6"];
+    let backends = at.map(|at| format!("{{ address = \"{at}\" }}")).join(", ");
+    let mut body = format!(
+        "[pools.db]\nbackends = [{backends}]\n{CHECK}\n[pools.db.source]\naddresses = {sources:?}\n\
+         ports = \"20000-20999\"\nrelay_ports = [\"30000-30099\", \"31000-31099\"]\n\n"
+    );
+    let listen = |port| Family::ALL.map(|family| vip(family, port).to_string());
+    body += &service("packets", "l4", &listen(PORT), "db", "").replace("\"nat\"", "\"full-nat\"");
+    // One of each family, so that both are dialled.
+    for family in Family::ALL {
+        let address = SocketAddr::new(family.backend(0), PORT);
+        let name = pool_of(family, "one");
+        let own = sources.map(|s| s.parse::<IpAddr>());
+        let own: Vec<_> = { own.into_iter().flatten() }
+            .filter(|a| a.is_ipv4() == address.is_ipv4())
+            .map(|a| a.to_string())
+            .collect();
+        body += &format!(
+            "[pools.{name}]\nbackends = [{{ address = \"{address}\" }}]\n[pools.{name}.source]\naddresses = {own:?}\n\
+             ports = \"40000-40009\"\n\n"
+        );
+        body += &service(&name, "tcp", &[vip(family, TCP).to_string()], &name, "");
+    }
+    body += &service("bytes", "tcp", &listen(HTTP), "db", "");
+    lab.router.sysctl("ipv4/ip_local_port_range", "50000 60000")?;
+    let mut weir = Weir::start(&lab.router, WeirConfig::both_planes(body))?;
+    weir.wait_all_up()?;
+    let checks = echo.peers().len();
+    let sources: BTreeSet<IpAddr> = { sources.iter() }
+        .map(|a| Ok(a.parse()?))
+        .collect::<Result<_>>()?;
+    for family in Family::ALL {
+        for (port, count, ranges) in [
+            (PORT, 6, [20_000..21_000, 0..0]),
+            (HTTP, 6, [30_000..30_100, 31_000..31_100]),
+            // All that there are of both addresses.
+            (TCP, 20, [40_000..40_010, 0..0]),
+        ] {
+            let seen = echo.peers().len();
+            let mut open = Vec::new();
+            for _ in 0..count {
+                let mut stream = weir.with_log(echo::connect(&lab.client, vip(family, port)))?;
+                weir.with_log(echo::ping(&mut stream, b"who am I"))?;
+                open.push(stream);
+            }
+            let peers: Vec<_> = echo.peers().split_off(seen);
+            let of_service = |peer: &&SocketAddr| ranges.iter().any(|range| range.contains(&peer.port()));
+            let (mine, checks): (Vec<&SocketAddr>, Vec<_>) = peers.iter().partition(of_service);
+            ensure!(
+                mine.len() == count,
+                "{family:?} {port}: {mine:?} beside {checks:?}"
+            );
+            ensure!(
+                mine.iter().all(|peer| sources.contains(&peer.ip())),
+                "{family:?} {port}: {mine:?}"
+            );
+            if port == TCP {
+                let distinct: BTreeSet<_> = mine.iter().collect();
+                ensure!(distinct.len() == count, "{mine:?}");
+                let none = [("pool", pool_of(family, "one")), ("state", "free".to_owned())];
+                let none = none.each_ref().map(|(key, value)| (*key, value.as_str()));
+                ensure!(weir.metrics()?.sum("weir_relay_pool_ports", &none)? == 0.0);
+            }
+        }
+    }
+    let of_checks = |peer: &&SocketAddr| (30_000..31_100).contains(&peer.port());
+    ensure!(echo.peers().iter().take(checks).all(|peer| of_checks(&peer)));
+    weir.stop()?;
+    lab.router.sysctl("ipv4/ip_local_port_range", "32768 60999")?;
+    let left = differences(&before, &traces(&lab.router)?);
+    ensure!(
+        left.iter().all(|line| line.contains("ip_local_port_range")),
+        "{left:?}"
+    );
+    Ok(())
 }
 
 #[test]

@@ -139,6 +139,28 @@ fn connections_to_other_addresses_are_taken_in_and_nothing_else_is_routed() -> R
             assert_eq!(answer?.who(), "box", "{at}");
         }
     }
+    for (to, listener, service) in [
+        (FAR_V4.to_string() + ":80", "transparent:0.0.0.0/0:80/tcp", "www"),
+        (
+            FAR_V4.to_string() + ":8005",
+            "transparent:203.0.113.0/24:8000/tcp",
+            "bytes",
+        ),
+        (format!("[{FAR_V6}]:80"), "transparent:[::]/0:80/tcp", "www"),
+    ] {
+        let from = if to.starts_with('[') {
+            "[2001:db8::7]:40000"
+        } else {
+            "198.51.100.7:40000"
+        };
+        let told = weir.ask(&["explain", "flow", from, &to, "tcp"])?;
+        assert!(told.starts_with("pass, no-service"), "{told}");
+        let why =
+            format!("weir_take takes it in for the relay: the listener {listener} of service {service}");
+        assert!(told.contains(&why), "{to}: {told}");
+    }
+    let own = weir.ask(&["explain", "flow", "198.51.100.7:40000", "192.0.2.1:80", "tcp"])?;
+    assert!(!own.contains("weir_take"), "{own}");
     // From the box itself the routes lead there, not the listener.
     for family in Family::ALL {
         let to = SocketAddr::new(far(family), 80);

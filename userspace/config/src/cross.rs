@@ -5,7 +5,9 @@
 //! Concludes nothing from what could not be read: one slip gives one message.
 
 mod clients;
+mod interfaces;
 mod l4;
+mod overlaps;
 mod sources;
 mod upstream;
 
@@ -15,8 +17,8 @@ use std::{
 };
 
 use weir_core::{
-    ids::{ListenKey, Protocol, Scope, Shown},
-    plan::{Listen, MAX_TRANSPARENT, Mode, ORIGINAL_DESTINATION, Source, XdpMode},
+    ids::Shown,
+    plan::{MAX_TRANSPARENT, Mode, ORIGINAL_DESTINATION, Source, XdpMode},
 };
 
 use crate::{
@@ -164,8 +166,9 @@ pub(crate) fn check(cx: &mut Cx, asked: &Asked<'_, '_>) -> Vec<Option<Source>> {
     clients::check(cx, asked, &by_name);
     let sources = sources::check(cx, asked);
     upstream::check(cx, asked);
+    interfaces::check(cx, asked);
     check_transparent_room(cx, services);
-    check_overlaps(cx, node, admin, services);
+    overlaps::check(cx, node, admin, services);
     sources
 }
 
@@ -384,133 +387,4 @@ fn check_loops(cx: &mut Cx, service: &AskedService<'_>, pool: &KnownPool<'_>, at
             "write the backend's own address and port",
         );
     }
-}
-
-/// Who listens on a range of ports of one address.
-#[derive(Clone, Copy)]
-struct Claim<'s> {
-    last: u16,
-    /// The service; None for admin.http.
-    service: Option<&'s str>,
-    listen: Listen,
-    /// Where it stands. None: it is a default.
-    at: Option<usize>,
-}
-
-/// Ranges that are taken, by protocol, scope and address, then by first port. Those of one address never overlap. Of
-/// transparent listeners the narrower network goes before the wider one, so only those of the very same can.
-type Taken<'s> = BTreeMap<(Protocol, Scope, IpAddr), BTreeMap<u16, Claim<'s>>>;
-
-/// Two claims to one address, port and protocol; and, among sockets that are really bound, a wildcard and an address
-/// that it covers.
-fn check_overlaps(cx: &mut Cx, node: &AskedNode, admin: &AskedAdmin, services: &[AskedService<'_>]) {
-    let mut claims: Vec<Claim<'_>> = Vec::new();
-    for service in services {
-        // Every port is told to be a mistake where it is no packets' service.
-        let l4 = matches!(service.mode, Some((Mode::L4(_), _)));
-        let listeners = service
-            .listen
-            .iter()
-            .filter(|asked| l4 || !asked.listen.is_every_port());
-        claims.extend(listeners.map(|&AskedListen { listen, at }| Claim {
-            last: listen.last,
-            service: Some(service.name.as_str()),
-            listen,
-            at: Some(at),
-        }));
-    }
-    if let Some(http) = admin.admin.http {
-        let listen = Listen {
-            addr: http.ip(),
-            first: http.port(),
-            last: http.port(),
-            protocol: Protocol::Tcp,
-            scope: Scope::Address,
-        };
-        claims.push(Claim {
-            last: listen.last,
-            service: None,
-            listen,
-            at: admin.http_at,
-        });
-    }
-    let mut taken: Taken<'_> = BTreeMap::new();
-    let mut kept = Vec::with_capacity(claims.len());
-    for claim in claims {
-        let ranges = taken
-            .entry((claim.listen.protocol, claim.listen.scope, claim.listen.addr))
-            .or_default();
-        // One port goes before every port; but what weir listens on for itself would never be reached.
-        let every = ranges.get(&0).filter(|_| claim.service.is_none()).copied();
-        if let Some(first) = every.or_else(|| overlapping(ranges, &claim.listen)) {
-            conflict(cx, &claim, &first, false);
-        } else {
-            ranges.insert(claim.listen.first, claim);
-            kept.push(claim);
-        }
-    }
-    for claim in kept {
-        let bound = node.xdp == Some(XdpMode::Off) || claim.service.is_none() || !claim.listen.is_virtual();
-        if !bound || claim.listen.addr.is_unspecified() || claim.listen.is_transparent() {
-            continue;
-        }
-        let wildcard: IpAddr = match claim.listen.addr {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let covering = taken.get(&(claim.listen.protocol, Scope::Address, wildcard));
-        if let Some(wide) = covering.and_then(|ranges| overlapping(ranges, &claim.listen)) {
-            conflict(cx, &claim, &wide, true);
-        }
-    }
-}
-
-/// A range that shares a port with the listener.
-fn overlapping<'s>(ranges: &BTreeMap<u16, Claim<'s>>, listen: &Listen) -> Option<Claim<'s>> {
-    let (_, nearest) = ranges.range(..=listen.last).next_back()?;
-    (nearest.last >= listen.first).then_some(*nearest)
-}
-
-fn conflict(cx: &mut Cx, claim: &Claim<'_>, other: &Claim<'_>, covers: bool) {
-    let who = |claim: &Claim<'_>| match claim.service {
-        Some(service) => format!("services.{service}"),
-        None => "admin.http".to_owned(),
-    };
-    let port = claim.listen.first.max(other.listen.first);
-    let proto = claim.listen.protocol.as_str();
-    let address = ListenKey {
-        addr: claim.listen.addr,
-        port,
-        protocol: claim.listen.protocol,
-        scope: claim.listen.scope,
-    };
-    let place = |cx: &Cx, at: Option<usize>| {
-        at.map_or_else(|| "by default".into(), |at| format!("in line {}", cx.line(at)))
-    };
-    // A default has no place of its own: then the other one is told.
-    let (at, teller, told) = match (claim.at, other.at) {
-        (Some(at), _) => (at, claim, other),
-        (None, Some(at)) => (at, other, claim),
-        (None, None) => (0, claim, other),
-    };
-    let elsewhere = place(cx, told.at);
-    let what = if covers {
-        let wide = |claim: &Claim<'_>| Shown(SocketAddr::new(claim.listen.addr, port));
-        format!(
-            "{} listens on {}/{proto}, and {} {elsewhere} on {}/{proto}: one of them is every address",
-            who(teller),
-            wide(teller),
-            who(told),
-            wide(told)
-        )
-    } else if claim.service == other.service {
-        format!("{} listens on {address} twice (also {elsewhere})", who(teller))
-    } else {
-        format!(
-            "{} listens on {address}, as {} {elsewhere} does",
-            who(teller),
-            who(told)
-        )
-    };
-    cx.mistake(at, what, "give one of them another address or port");
 }

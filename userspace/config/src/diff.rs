@@ -164,6 +164,7 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         pins,
         hash_key,
         tunnel,
+        gateways,
     } = old;
     let mut keys = Keys {
         changes,
@@ -171,6 +172,12 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
         needs_restart: false,
     };
     keys.compare("node.name", name, &new.name, |name| name.to_string());
+    keys.compare("node.gateways", gateways, &new.gateways, |gateways| {
+        let shown = gateways
+            .iter()
+            .map(|g| format!("{} by {}", g.address, g.interface));
+        list_or_none(&shown.collect::<Vec<_>>())
+    });
     keys.needs_restart = true;
     keys.compare("node.interfaces", interfaces, &new.interfaces, |list| {
         list_or_none(list)
@@ -317,6 +324,7 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
         tls,
         proxy,
         client_source,
+        interface,
     } = old;
     let mut keys = Keys {
         changes,
@@ -344,6 +352,9 @@ fn changed_pool(changes: &mut Vec<Change>, old: &Pool, new: &Pool) {
             Some(ClientSource { port: true }) => "client-and-port",
         }
         .into()
+    });
+    keys.compare("interface", interface, &new.interface, |interface| {
+        interface.map_or_else(|| "as the routes say".into(), |interface| interface.to_string())
     });
     upstream::changed(
         &mut keys,

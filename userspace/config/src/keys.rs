@@ -48,7 +48,15 @@ pub static NODE: Section = Section {
         "pins",
         "hash_key",
         "tunnel",
+        "gateways",
     ],
+    later: &[],
+};
+
+/// An element of `node.gateways`.
+pub static GATEWAY: Section = Section {
+    heading: "node.gateways",
+    keys: &["interface", "address"],
     later: &[],
 };
 
@@ -102,6 +110,7 @@ pub static POOL: Section = Section {
         "tls",
         "proxy_protocol",
         "proxy_tlvs",
+        "interface",
     ],
     later: &[],
 };
@@ -227,6 +236,13 @@ pub static SERVICE: Section = Section {
         ("responses", "write a rule with `respond` into `rules`"),
         ("sticky", "balance by \"round-robin\" or \"least-connections\""),
     ],
+};
+
+/// An element of `services.NAME.listen`.
+pub static LISTEN: Section = Section {
+    heading: "services.NAME.listen",
+    keys: &["address", "interface"],
+    later: &[],
 };
 
 /// `[services.NAME.timeouts]`
@@ -446,10 +462,11 @@ pub static RESPOND: Section = Section {
 };
 
 /// Every section.
-pub static ALL: [&Section; 34] = [
+pub static ALL: [&Section; 36] = [
     &DOCUMENT,
     &NODE,
     &TUNNEL,
+    &GATEWAY,
     &ADMIN,
     &ACCESS_LOG,
     &LISTS,
@@ -464,6 +481,7 @@ pub static ALL: [&Section; 34] = [
     &POOL_TLS_CERTIFICATE,
     &CHECK,
     &SERVICE,
+    &LISTEN,
     &TIMEOUTS,
     &LIMITS,
     &PROXY_PROTOCOL,

@@ -99,6 +99,7 @@ fn parse_transparent(rest: &str) -> Result<Vec<Listen>, Trouble> {
         last,
         protocol: Protocol::Tcp,
         scope: Scope::Network(network.prefix()),
+        interface: None,
     };
     Ok(networks.into_iter().map(listen).collect())
 }
@@ -147,6 +148,7 @@ fn parse_bound(text: &str) -> Result<Listen, Trouble> {
         last,
         protocol,
         scope: Scope::Address,
+        interface: None,
     })
 }
 

@@ -2,9 +2,14 @@
 //!
 //! Owns their keys, ranges and defaults. What ties them to services is `cross.rs`.
 
+mod gateways;
+
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use weir_core::plan::{Admin, IpNet, Node, Tunnel, XdpMode};
+use weir_core::{
+    ids::Interface,
+    plan::{Admin, IpNet, Node, Tunnel, XdpMode},
+};
 
 use crate::{
     Facts, keys,
@@ -21,6 +26,8 @@ const DEFAULT_HTTP: &str = "127.0.0.1:9180";
 const DEFAULT_USER: &str = "nobody";
 /// Where maps are pinned by default.
 const DEFAULT_PINS: &str = "/sys/fs/bpf/weir";
+const INTERFACE_MEND: &str =
+    "write 1 to 15 characters without spaces, slashes and colons, as `ip link` shows them";
 /// Names of what lies beside the control socket.
 const BESIDE: [&str; 5] = [
     "relay.sock",
@@ -43,6 +50,8 @@ pub(crate) struct AskedNode {
     pub(crate) has_interfaces: bool,
     /// Whether `tunnel` is as it was meant.
     pub(crate) tunnel_read: bool,
+    /// Where each of `gateways` stands.
+    pub(crate) gateways_at: Vec<usize>,
     /// Where `xdp` stands, or the section, or the file's beginning.
     pub(crate) at: usize,
 }
@@ -95,8 +104,11 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     let hash_key = get("hash_key").and_then(|value| read_hash_key(cx, &value));
     let tunnel = get("tunnel").and_then(|value| read_tunnel(cx, &value));
     let tunnel_read = get("tunnel").is_none() || tunnel.is_some();
+    let gateways = get("gateways").map(|value| gateways::read(cx, &value));
+    let (gateways, gateways_at) = gateways.unwrap_or_default().into_iter().unzip();
     AskedNode {
         tunnel_read,
+        gateways_at,
         xdp,
         has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty())
             || section.as_ref().is_some_and(|s| s.meant("interfaces")),
@@ -113,6 +125,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
             pins: pins.unwrap_or_else(|| DEFAULT_PINS.into()),
             hash_key,
             tunnel: tunnel.unwrap_or_default(),
+            gateways,
         },
     }
 }
@@ -184,11 +197,11 @@ fn read_interfaces(cx: &mut Cx, value: &Value<'_>) -> Option<Vec<String>> {
     let mut names = Some(Vec::new());
     for item in value.array(cx)? {
         let good = item.string(cx).filter(|name| {
-            if !is_interface_name(name) {
+            if Interface::new(name).is_none() {
                 item.mistake(
                     cx,
                     format!("has {}, which is no interface's name", quoted(name)),
-                    "write 1 to 15 characters without spaces, slashes and colons, as `ip link` shows them",
+                    INTERFACE_MEND,
                 );
                 return false;
             }
@@ -217,14 +230,16 @@ fn read_interfaces(cx: &mut Cx, value: &Value<'_>) -> Option<Vec<String>> {
     names
 }
 
-/// What the kernel's `dev_valid_name` takes, without control characters.
-fn is_interface_name(name: &str) -> bool {
-    (1..=15).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name
-            .chars()
-            .all(|c| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':')
+/// The interface that the key `interface` of a section names. None: there is none, or it is wrong.
+pub(crate) fn read_interface(cx: &mut Cx, table: &Table<'_>) -> Option<Interface> {
+    let value = table.get("interface")?;
+    let name = value.string(cx)?;
+    let interface = Interface::new(name);
+    if interface.is_none() {
+        let what = format!("is {}, which is no interface's name", quoted(name));
+        value.mistake(cx, what, INTERFACE_MEND);
+    }
+    interface
 }
 
 fn check_user(cx: &mut Cx, value: &Value<'_>, user: &str) -> bool {

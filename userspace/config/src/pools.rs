@@ -27,6 +27,7 @@ use crate::{
     check::{self, CaFile},
     keys,
     net::{parse_backend, unusable},
+    node::read_interface,
     pools::source::AskedSource,
     reader::{Cx, Table, Value},
     services::Files,
@@ -189,6 +190,7 @@ fn read_pool(
         "tls",
         "proxy_protocol",
         "proxy_tlvs",
+        "interface",
     ]
     .into_iter()
     .filter_map(|key| table.get(key));
@@ -206,6 +208,7 @@ fn read_pool(
             tls: tls.map(Box::new),
             proxy,
             client_source,
+            interface: read_interface(cx, &table),
         },
         backends_at: Vec::new(),
         complete: false,

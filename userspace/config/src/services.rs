@@ -28,6 +28,7 @@ use crate::{
     bodies::{Bodies, BodyFile},
     keys,
     net::{parse_listen, parse_network, unusable},
+    node::read_interface,
     pools::read_name,
     reader::{Cx, Table, Value},
     tls_files::{Judged, TlsFile, TlsFiles},
@@ -356,6 +357,19 @@ fn ports(listen: &Listen) -> usize {
 
 /// What one entry stands for: more than one listener if it is transparent, of both families.
 fn read_address(cx: &mut Cx, item: &Value<'_>) -> Option<Vec<AskedListen>> {
+    let (value, interface) = match item.is_table() {
+        true => {
+            let table = item.table(cx, &keys::LISTEN)?;
+            let interface = read_interface(cx, &table);
+            if interface.is_none() && table.get("interface").is_some() {
+                return None;
+            }
+            let mend = "write { address = \"192.0.2.10:443\", interface = \"eth1\" }";
+            (Some(table.require(cx, "address", mend)?), interface)
+        }
+        false => (None, None),
+    };
+    let item = value.as_ref().unwrap_or(item);
     let text = item.string(cx)?;
     let listens = match parse_listen(text) {
         Ok(listens) => listens,
@@ -383,7 +397,10 @@ fn read_address(cx: &mut Cx, item: &Value<'_>) -> Option<Vec<AskedListen>> {
             return None;
         }
     }
-    let asked = |listen| AskedListen { listen, at: item.at };
+    let asked = |listen| AskedListen {
+        listen: Listen { interface, ..listen },
+        at: item.at,
+    };
     Some(listens.into_iter().map(asked).collect())
 }
 

@@ -469,3 +469,30 @@ fn exported_routes() {
     );
     assert_eq!(lines(&with(""), BASE), [format!("export: {default} → none")]);
 }
+
+#[test]
+fn interfaces_and_routers() {
+    let listen = "[services.by]\nlisten = [{ address = \"192.0.2.77:80\", interface = \"eth1\" }]\nmode = \"http\"\npool = \"by\"\n";
+    let pool = "[pools.by]\nbackends = [{ address = \"10.0.0.77:80\" }]\n";
+    let with = |listen: &str, more: &str| format!("{BASE}{listen}{pool}{more}");
+    let lines = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&plan(old), &plan(new));
+        assert!(changes.iter().all(|change| !change.needs_restart()));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    let base = with(listen, "");
+    let other = with(&listen.replace("eth1", "eth2"), "");
+    assert_eq!(
+        lines(&base, &other),
+        ["service by: listen: 192.0.2.77:80/tcp%eth1 → 192.0.2.77:80/tcp%eth2"]
+    );
+    assert_eq!(
+        lines(&base, &with(listen, "interface = \"eth1\"\n")),
+        ["pool by: interface: as the routes say → eth1"]
+    );
+    let router = "[[node.gateways]]\ninterface = \"eth1\"\naddress = \"198.51.100.1\"\n";
+    assert_eq!(
+        lines(&base, &with(listen, router)),
+        ["node.gateways: none → 198.51.100.1 by eth1"]
+    );
+}

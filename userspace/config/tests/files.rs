@@ -211,7 +211,10 @@ fn what_the_reference_comments_out_is_good_too() {
             _ => format!("{line}\n"),
         })
         .collect();
-    assert_eq!(uncommented, 5, "hash_key, allow_file, ban_file, port, ca");
+    assert_eq!(
+        uncommented, 7,
+        "hash_key, gateways, allow_file, ban_file, interface, port, ca"
+    );
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.
     assert_eq!(

@@ -241,6 +241,7 @@ fn listen_addresses_have_ranges_protocols_and_families() {
                 last: 53,
                 protocol: Protocol::Udp,
                 scope: Scope::Address,
+                interface: None,
             },
             Listen {
                 addr: v4,
@@ -248,6 +249,7 @@ fn listen_addresses_have_ranges_protocols_and_families() {
                 last: 53,
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             },
             Listen {
                 addr: v6,
@@ -255,6 +257,7 @@ fn listen_addresses_have_ranges_protocols_and_families() {
                 last: 8003,
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             },
         ]
     );

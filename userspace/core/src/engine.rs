@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     health::{Admin, Failure, Outcome, ProbeResult, Word, machine::Transition, rng::Rng, schedule::Due},
-    ids::{BackendKey, PoolName},
+    ids::{BackendKey, Interface, PoolName},
     plan::{Backend, CheckKind, Plan, Pool, Service},
     proxy::Version,
 };
@@ -51,6 +51,8 @@ pub struct ProbeRequest {
     /// What it is bound to before it connects: the first of these that the system lets it have; port 0 is the system's
     /// choice. Empty: nothing.
     pub from: Vec<SocketAddr>,
+    /// The interface that it leaves by. None: as the routes say.
+    pub interface: Option<Interface>,
     /// Version of the PROXY header that its connection begins with.
     pub proxy: Option<Version>,
     /// The probe fails if it takes longer.
@@ -179,7 +181,7 @@ impl Engine {
                 self.members.insert(key.clone(), member);
             }
             let begins = self.with(key, |member, effects| {
-                member.follow(pool.source.as_ref());
+                member.follow(pool);
                 member.set_check(key, pool.check.as_ref(), now, effects)
             });
             if begins == Some(true) {

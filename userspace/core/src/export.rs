@@ -57,6 +57,7 @@ mod tests {
                 last: 80,
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             };
             (addresses.iter().map(listen).collect::<Vec<_>>(), up)
         });

@@ -94,6 +94,50 @@ impl Protocol {
     }
 }
 
+/// The name of a network interface: 1 to 15 bytes, as the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interface {
+    bytes: [u8; Self::LONGEST],
+    len: u8,
+}
+
+impl Interface {
+    /// Bytes of the longest name (`IFNAMSIZ`, without its closing NUL).
+    pub const LONGEST: usize = 15;
+
+    /// None if no interface can have the name: it is empty, too long, `.` or `..`, or has a space, a control character, a
+    /// slash or a colon in it (`dev_valid_name` of the kernel).
+    pub fn new(name: &str) -> Option<Self> {
+        let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
+        if name == "." || name == ".." || name.contains(bad) {
+            return None;
+        }
+        let mut bytes = [0; Self::LONGEST];
+        let room = bytes.get_mut(..name.len()).filter(|room| !room.is_empty())?;
+        room.copy_from_slice(name.as_bytes());
+        let len = u8::try_from(name.len()).ok()?;
+        Some(Self { bytes, len })
+    }
+
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        let name = self.bytes.get(..usize::from(self.len)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
+    }
+}
+
 /// Which addresses a listener is for.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Scope {
@@ -106,7 +150,7 @@ pub enum Scope {
 }
 
 /// One address, port and protocol that clients reach. Printed as `ADDR:PORT/tcp`; a transparent listener's as
-/// `transparent:NETWORK:PORT/tcp`.
+/// `transparent:NETWORK:PORT/tcp`. Of one interface alone, `%NAME` stands behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ListenKey {
     /// The address; unspecified (`0.0.0.0`, `::`) for every address of the box.
@@ -117,6 +161,8 @@ pub struct ListenKey {
     pub protocol: Protocol,
     /// Which addresses it is for. Of a transparent listener `addr` is the network's and `port` the first of its ports.
     pub scope: Scope,
+    /// The interface that connections come in by, and are answered by. None: whichever, and answers follow the routes.
+    pub interface: Option<Interface>,
 }
 
 impl fmt::Display for ListenKey {
@@ -127,8 +173,14 @@ impl fmt::Display for ListenKey {
                 write!(f, "transparent:{}:{}", ShownNetwork(self.addr, prefix), self.port)?;
             }
         }
-        write!(f, "/{}", self.protocol.as_str())
+        write!(f, "/{}", self.protocol.as_str())?;
+        show_interface(self.interface, f)
     }
+}
+
+/// What stands behind a listener of one interface.
+pub(crate) fn show_interface(interface: Option<Interface>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    interface.map_or(Ok(()), |interface| write!(f, "%{interface}"))
 }
 
 /// A network as it is typed before a port: IPv6 in brackets.
@@ -161,6 +213,7 @@ mod tests {
             port: 0,
             protocol: Protocol::Udp,
             scope: Scope::Address,
+            interface: None,
         };
         assert_eq!(listen.to_string(), "[2001:db8::10]:*/udp");
         let range = |first, last| crate::plan::Listen {
@@ -169,6 +222,7 @@ mod tests {
             last,
             protocol: Protocol::Tcp,
             scope: Scope::Address,
+            interface: None,
         };
         assert_eq!(range(0, 0).to_string(), "[2001:db8::10]:*/tcp");
         assert_eq!(range(80, 80).to_string(), "[2001:db8::10]:80/tcp");
@@ -182,5 +236,26 @@ mod tests {
         let key = transparent.keys().next().unwrap();
         assert_eq!(key.to_string(), "transparent:[2001:db8::]/32:80/tcp");
         assert_eq!(transparent.keys().count(), 1, "one listener for all its ports");
+        let by = crate::plan::Listen {
+            interface: Interface::new("eth1"),
+            ..range(80, 80)
+        };
+        assert_eq!(by.to_string(), "[2001:db8::10]:80/tcp%eth1");
+        let shown: Vec<_> = by.keys().map(|key| key.to_string()).collect();
+        assert_eq!(shown, ["[2001:db8::10]:80/tcp%eth1"]);
+    }
+
+    #[test]
+    fn an_interfaces_name_is_the_kernels() {
+        for name in ["eth1", "eth0.100", "a", "fifteen-bytes-0", "wlan_ü"] {
+            assert_eq!(
+                Interface::new(name).as_ref().map(Interface::as_str),
+                Some(name),
+                "{name}"
+            );
+        }
+        for name in ["", ".", "..", "sixteen-bytes-00", "a b", "a/b", "eth0:1", "a\n"] {
+            assert_eq!(Interface::new(name), None, "{name:?}");
+        }
     }
 }

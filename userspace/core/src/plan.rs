@@ -45,7 +45,7 @@ pub use tls::{
 };
 pub use upstream::{Connections, Http2, HttpProtocol, Retries, RetryOn};
 
-use crate::ids::{BackendKey, PoolName, ServiceName};
+use crate::ids::{BackendKey, Interface, PoolName, ServiceName};
 
 /// Everything that was asked for.
 #[derive(Clone, PartialEq, Debug)]
@@ -99,6 +99,17 @@ impl Plan {
         families
     }
 
+    /// The interfaces that listeners and pools name.
+    pub fn named_interfaces(&self) -> std::collections::BTreeSet<Interface> {
+        let listeners = self.services.iter().flat_map(|service| &service.listen);
+        let pools = self.pools.iter().map(|pool| pool.interface);
+        listeners
+            .map(|listen| listen.interface)
+            .chain(pools)
+            .flatten()
+            .collect()
+    }
+
     /// The service of that name.
     pub fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
         self.services.iter().find(|s| s.name == *name)
@@ -124,6 +135,17 @@ pub struct Node {
     pub hash_key: Option<[u64; 2]>,
     /// Networks that the outer source addresses of `ipip` are taken from.
     pub tunnel: Tunnel,
+    /// Routers by which what is bound to an interface leaves it, at most one of each interface and family.
+    pub gateways: Vec<Gateway>,
+}
+
+/// An element of `node.gateways`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Gateway {
+    /// One that a listener or a pool names.
+    pub interface: Interface,
+    /// The router, on that interface's link.
+    pub address: IpAddr,
 }
 
 /// `[node.tunnel]`: outer source addresses of `ipip`. The flow's hash fills the bits behind the prefix, so that the
@@ -211,6 +233,8 @@ pub struct Pool {
     /// The relay's connections come from their client's address. None: from the box's, or from `source`. Never with HTTP/2,
     /// nor with connections made in advance; and all backends are of one family, which all services of the pool listen in.
     pub client_source: Option<ClientSource>,
+    /// The interface that the relay's connections to its backends, and checks, leave by. None: as the routes say.
+    pub interface: Option<Interface>,
 }
 
 /// `source = "client"`: what a backend sees of a client.

@@ -7,6 +7,10 @@ mod features;
 mod intake;
 mod interface;
 mod system;
+mod uplinks;
+
+pub(crate) use system::release;
+pub use uplinks::Uplink;
 
 use std::fmt;
 
@@ -106,11 +110,12 @@ impl Report {
 }
 
 /// Looks at the box, and at these interfaces of the calling thread's network namespace (none: at those that are up and
-/// not `lo`), and at what these transparent listeners need there.
-pub fn inspect(interfaces: &[String], transparent: &[Listen]) -> Report {
+/// not `lo`), at what these transparent listeners need there, and at the ways out by interfaces that are named.
+pub fn inspect(interfaces: &[String], transparent: &[Listen], uplinks: &[Uplink]) -> Report {
     let mut findings = system::inspect();
     findings.extend(interface::inspect(interfaces));
     findings.extend(intake::inspect(interfaces, transparent));
+    findings.extend(uplinks::inspect(uplinks));
     Report { findings }
 }
 
@@ -140,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_box_can_be_looked_at_without_privilege() {
-        let report = inspect(&["lo".into(), "nosuchif0".into()], &[]);
+        let report = inspect(&["lo".into(), "nosuchif0".into()], &[], &[]);
         let about = |subject: &str| {
             report
                 .findings

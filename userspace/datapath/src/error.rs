@@ -249,6 +249,16 @@ pub enum Error {
         /// The network.
         net: IpNet,
     },
+    /// A listener of one interface, on a kernel that does not say which one a connection comes in by.
+    #[error(
+        "{key} is for one interface, and before Linux {}.{} a virtual address can't be told by it; listen without `interface`",
+        weir_abi::names::STEER_FLOOR.0,
+        weir_abi::names::STEER_FLOOR.1
+    )]
+    OldKernel {
+        /// The listener.
+        key: ListenKey,
+    },
     /// A socket cannot be used for steering.
     #[error(
         "socket for {key} cannot be used for steering: {cause}; it must be a listening TCP or a bound UDP socket"

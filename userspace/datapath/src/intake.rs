@@ -341,6 +341,11 @@ fn local<T>(builder: RouteMessageBuilder<T>, lo: u32) -> RouteMessage {
 }
 
 fn is_in_table(route: &RouteMessage) -> bool {
+    table_of_route(route) == TABLE
+}
+
+/// The table that a route is in.
+pub(crate) fn table_of_route(route: &RouteMessage) -> u32 {
     let named = route.attributes.iter().find_map(|attribute| {
         if let RouteAttribute::Table(table) = attribute {
             Some(*table)
@@ -348,14 +353,14 @@ fn is_in_table(route: &RouteMessage) -> bool {
             None
         }
     });
-    named.unwrap_or_else(|| route.header.table.into()) == TABLE
+    named.unwrap_or_else(|| route.header.table.into())
 }
 
 fn is_our_route(route: &RouteMessage) -> bool {
     route.header.protocol == RouteProtocol::Other(PROTOCOL)
 }
 
-fn table_of(rule: &RuleMessage) -> u32 {
+pub(crate) fn table_of(rule: &RuleMessage) -> u32 {
     let named = rule.attributes.iter().find_map(|attribute| {
         if let RuleAttribute::Table(table) = attribute {
             Some(*table)
@@ -366,7 +371,7 @@ fn table_of(rule: &RuleMessage) -> u32 {
     named.unwrap_or_else(|| rule.header.table.into())
 }
 
-fn priority(rule: &RuleMessage) -> u32 {
+pub(crate) fn priority(rule: &RuleMessage) -> u32 {
     let named = rule.attributes.iter().find_map(|attribute| {
         if let RuleAttribute::Priority(priority) = attribute {
             Some(*priority)
@@ -391,11 +396,11 @@ fn is_whole(rule: &RuleMessage) -> bool {
 }
 
 /// The kernel knows no rules, or not the family.
-fn is_absent(errno: i32) -> bool {
+pub(crate) fn is_absent(errno: i32) -> bool {
     matches!(errno, libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
 }
 
-fn errno(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn errno(error: &rtnetlink::Error) -> Option<i32> {
     if let rtnetlink::Error::NetlinkError(message) = error {
         message.to_io().raw_os_error()
     } else {
@@ -404,7 +409,7 @@ fn errno(error: &rtnetlink::Error) -> Option<i32> {
 }
 
 /// An error, unless it says that all is as it should be.
-fn forgive(
+pub(crate) fn forgive(
     result: Result<(), rtnetlink::Error>,
     harmless: &[i32],
     doing: impl FnOnce() -> String,
@@ -417,7 +422,7 @@ fn forgive(
     }
 }
 
-fn refused(doing: String, error: &rtnetlink::Error) -> IntakeError {
+pub(crate) fn refused(doing: String, error: &rtnetlink::Error) -> IntakeError {
     let cause = if let rtnetlink::Error::NetlinkError(message) = error {
         message.to_io()
     } else {

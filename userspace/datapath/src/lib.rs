@@ -1,8 +1,8 @@
 //! Everything that touches bpf(2), netlink, raw and privileged sockets.
 //!
 //! Owns the maps, programs and links of the L4 plane ([`Datapath`]), the listening sockets ([`listen`]), the virtual
-//! addresses ([`vips`]), virtual routers on their links ([`vrrp`]), what is taken in for addresses of others ([`intake`]), the
-//! next hops ([`neighbors`], [`routing`]) and the look at the box ([`doctor`]). Decides nothing: what shall
+//! addresses ([`vips`]), virtual routers on their links ([`vrrp`]), what is taken in for addresses of others ([`intake`]), ways out
+//! by one interface ([`uplinks`]), the next hops ([`neighbors`], [`routing`]) and the look at the box ([`doctor`]). Decides nothing: what shall
 //! be so comes in as a desired state, derived from plan and health by the binary. Never parses what a client or a backend sent.
 //!
 //! The calls of a control process, in order:
@@ -54,6 +54,7 @@ mod sysctl;
 mod table;
 mod tables;
 mod taken;
+pub mod uplinks;
 pub mod vips;
 pub mod vrrp;
 mod wanted;

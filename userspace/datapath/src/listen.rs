@@ -6,12 +6,12 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
-use socket2::{Domain, Socket, Type};
-use weir_core::ids::{ListenKey, Protocol};
+use socket2::{Domain, SockRef, Socket, Type};
+use weir_core::ids::{Interface, ListenKey, Protocol};
 
 /// Where a listener's sockets are bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +76,7 @@ impl ListenError {
                 }
             },
             Some(libc::EMFILE) => "; too many open files: raise RLIMIT_NOFILE (LimitNOFILE= in the unit)",
+            Some(libc::ENODEV) => "; there is no interface of that name in this network namespace",
             Some(libc::EAFNOSUPPORT) => "; this kernel has the address family switched off",
             _ => "",
         };
@@ -106,6 +107,7 @@ fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -
         // SO_REUSEPORT would silently share the port with another process of the same user that set it too. A first
         // bind without it finds that out; SO_REUSEADDR lets it pass over connections in TIME_WAIT, not over listeners.
         let probe = open(key.protocol, address)?;
+        bind_to(&probe, key)?;
         if key.protocol == Protocol::Tcp {
             probe.set_reuse_address(true)?;
         }
@@ -118,6 +120,9 @@ fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -
         if how == How::Transparent {
             crate::sys::set_transparent(&socket, address.is_ipv6())?;
         }
+        if how == How::Bound {
+            bind_to(&socket, key)?;
+        }
         match key.protocol {
             Protocol::Tcp => {
                 socket.set_reuse_address(true)?;
@@ -126,6 +131,10 @@ fn open_group(key: ListenKey, how: How, workers: u16, options: &ListenOptions) -
                     defer_accept(&socket, wait)?;
                 }
                 socket.bind(&address.into())?;
+                if how != How::Bound {
+                    // Not before: of IPv6 an address must be the interface's own, and loopback is not.
+                    bind_to(&socket, key)?;
+                }
                 socket.listen(i32::from(options.backlog))?;
             }
             Protocol::Udp => socket.bind(&address.into())?,
@@ -150,6 +159,32 @@ fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
+}
+
+/// Has what comes of a socket leave by its listener's interface: connections inherit it. Which of them come here is not decided
+/// by it where sk_lookup steers.
+fn bind_to(socket: &Socket, key: ListenKey) -> io::Result<()> {
+    let name = key
+        .interface
+        .as_ref()
+        .map(|interface| interface.as_str().as_bytes());
+    name.map_or(Ok(()), |name| socket.bind_device(Some(name)))
+}
+
+/// The index of the interface that a socket is bound to, if that is still the one of this name. None: it was taken away, and
+/// made anew perhaps; then the socket hears nothing any more.
+pub fn bound_to(socket: impl AsFd, interface: Interface) -> Option<u32> {
+    let socket = SockRef::from(&socket);
+    let name = socket.device().ok()??;
+    let same = name.strip_suffix(b"\0").unwrap_or(&name) == interface.as_str().as_bytes();
+    same.then(|| nix::net::if_::if_nametoindex(interface.as_str()).ok())
+        .flatten()
+}
+
+/// Whether the interface that a socket was bound to is there no more, and another has its name.
+pub fn is_lost(socket: impl AsFd, interface: Interface) -> bool {
+    let exists = nix::net::if_::if_nametoindex(interface.as_str()).is_ok();
+    exists && bound_to(socket, interface).is_none()
 }
 
 fn loopback(family: IpAddr) -> IpAddr {

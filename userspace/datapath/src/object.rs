@@ -69,7 +69,8 @@ pub(crate) fn max_entries(capacities: &Capacities) -> [(&'static str, u32); 20] 
         (names::SERVICE_LIMITS, services),
         (names::SERVICE_TRAFFIC, services),
         (names::BACKEND_TRAFFIC, backends),
-        (names::STEER, sockets),
+        // One of each address besides that of each interface.
+        (names::STEER, sockets.saturating_mul(2)),
         (names::SOCKETS, sockets),
         (names::EVENTS, events),
     ]

@@ -83,6 +83,7 @@ plain!(
     weir_abi::ReturnVip,
     weir_abi::Service,
     weir_abi::ServiceKey,
+    weir_abi::SteerKey,
     weir_abi::ServiceLimits,
     weir_abi::Settings,
     weir_abi::Slot,

@@ -4,18 +4,24 @@
 //! the question is asked from. Weir asks from `lo` and switches forwarding on there alone: the box does not become a
 //! router, `net.ipv4.ip_forward` stays as it is.
 //!
+//! Interfaces that listeners or pools name must let packets in whose way back leads by another: their `rp_filter` is made
+//! loose if it is strict.
+//!
 //! What was there before is written to a file first, so that also a successor can set it back. /proc/sys/net shows the
 //! network namespace of the calling thread.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{assign::write_atomically, error::OpenError};
 
-/// Dotted names (a dot is a slash in /proc/sys) and the values that weir needs.
+/// What `rp_filter` is set to for interfaces that answers leave by whatever the routes say: any way back will do.
+const LOOSE: &str = "2";
+
+/// Dotted names (a dot is a slash in /proc/sys, and the other way round) and the values that weir needs.
 const WANTED: [(&str, &str); 2] = [
     ("net.ipv4.conf.lo.forwarding", "1"),
     ("net.ipv6.conf.lo.forwarding", "1"),
@@ -25,7 +31,32 @@ const WANTED: [(&str, &str); 2] = [
 const SYNCOOKIES: (&str, &str) = ("net.ipv4.tcp_syncookies", "2");
 
 fn path(name: &str) -> PathBuf {
-    Path::new("/proc/sys").join(name.replace('.', "/"))
+    let swapped = name.chars().map(|c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    });
+    Path::new("/proc/sys").join(swapped.collect::<String>())
+}
+
+/// `rp_filter` of an interface.
+fn rp_filter(interface: &str) -> String {
+    format!("net.ipv4.conf.{}.rp_filter", interface.replace('.', "/"))
+}
+
+/// Whether a name is that of some interface's `rp_filter`.
+fn is_rp_filter(name: &str) -> bool {
+    name.starts_with("net.ipv4.conf.") && name.ends_with(".rp_filter")
+}
+
+/// Whether the kernel takes packets in by an interface only if the way back leads by it. None: the interface is not there.
+pub(crate) fn is_strict(interface: &str) -> io::Result<Option<bool>> {
+    let level = |name: &str| Ok::<_, io::Error>(read(name)?.and_then(|value| value.parse::<u8>().ok()));
+    let Some(own) = level(&rp_filter(interface))? else {
+        return Ok(None);
+    };
+    // The greater of the two counts.
+    Ok(Some(own.max(level(&rp_filter("all"))?.unwrap_or(0)) == 1))
 }
 
 fn record(dir: &Path) -> PathBuf {
@@ -82,7 +113,44 @@ pub(crate) fn syncookies_off(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn set(dir: &Path, wanted: &[(&'static str, &'static str)]) -> Result<(), OpenError> {
+/// Has packets come in by these interfaces, and no others of those that were asked for before, whatever way leads back. Those
+/// whose `rp_filter` is not strict stay as they are.
+pub(crate) fn loosen(dir: &Path, interfaces: &BTreeSet<&str>) -> Result<(), OpenError> {
+    let mut strict = Vec::new();
+    for interface in interfaces {
+        let is_strict = is_strict(interface).map_err(|cause| OpenError::Sysctl {
+            name: rp_filter(interface),
+            doing: "read",
+            cause,
+        })?;
+        if is_strict == Some(true) {
+            strict.push((rp_filter(interface), LOOSE.to_owned()));
+        }
+    }
+    let wanted: Vec<_> = strict
+        .iter()
+        .map(|(name, to)| (name.as_str(), to.as_str()))
+        .collect();
+    set(dir, &wanted)?;
+    let mut before = recorded(dir);
+    let kept: BTreeSet<String> = interfaces.iter().map(|interface| rp_filter(interface)).collect();
+    let gone: Vec<_> = { before.keys() }
+        .filter(|name| is_rp_filter(name) && !kept.contains(*name))
+        .cloned()
+        .collect();
+    for name in &gone {
+        if let Some(old) = before.remove(name) {
+            set_back(name, LOOSE, &old)?;
+        }
+    }
+    match (gone.is_empty(), before.is_empty()) {
+        (true, _) => Ok(()),
+        (false, true) => forget(dir),
+        (false, false) => store(dir, &before),
+    }
+}
+
+fn set(dir: &Path, wanted: &[(&str, &str)]) -> Result<(), OpenError> {
     let mut before = recorded(dir);
     let mut changes = Vec::new();
     for (name, wanted) in wanted {
@@ -142,8 +210,9 @@ fn set_back(name: &str, ours: &str, old: &str) -> Result<(), OpenError> {
 /// Sets back what was changed, unless somebody has changed it since, and forgets it.
 pub(crate) fn restore(dir: &Path) -> Result<(), OpenError> {
     for (name, old) in recorded(dir) {
-        let known = WANTED.iter().chain([&SYNCOOKIES]);
-        if let Some((_, ours)) = known.into_iter().find(|(known, _)| *known == name) {
+        let known = WANTED.iter().chain([&SYNCOOKIES]).copied();
+        let known = known.chain(is_rp_filter(&name).then_some((name.as_str(), LOOSE)));
+        if let Some((_, ours)) = { known }.find(|(known, _)| *known == name) {
             set_back(&name, ours, &old)?;
         }
     }

@@ -12,7 +12,7 @@ use aya::{Ebpf, maps::Map};
 use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
     HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Taken, Traffic, Vlan,
+    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, SteerKey, Taken, Traffic, Vlan,
     maps::action, names,
 };
 use weir_core::ids::{ListenKey, Protocol, Scope};
@@ -56,7 +56,7 @@ pub(crate) struct Tables {
     pub(crate) capture: Table<u32, CaptureFilter>,
     pub(crate) captured: Opaque,
     pub(crate) stages: Table<u32, u32>,
-    pub(crate) steer: Table<ServiceKey, u32>,
+    pub(crate) steer: Table<SteerKey, u32>,
     pub(crate) sockets: Table<u32, u32>,
     pub(crate) taken: Table<Prefix, Taken>,
     pub(crate) leases: Table<u32, u64>,
@@ -428,6 +428,7 @@ pub(crate) fn listen_key(addr: Addr16, port_proto: u32) -> Option<ListenKey> {
         port,
         protocol,
         scope: Scope::Address,
+        interface: None,
     })
 }
 
@@ -448,6 +449,7 @@ mod tests {
                         port,
                         protocol,
                         scope: Scope::Address,
+                        interface: None,
                     };
                     let raw = service_key(&key);
                     assert_eq!(listen_key(raw.addr, raw.port_proto), Some(key));

@@ -4,7 +4,10 @@
 //! networks around it, behind its own. The box's own addresses have entries that say "nobody": what is for the box itself a
 //! transparent listener never gets. They end what entries within them inherit from without.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use weir_abi::{Taken, maps::take};
 
@@ -25,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) last: u16,
     /// Its index into `SOCKETS`.
     pub(crate) socket: u32,
+    /// Index of the interface that it is for; 0: whichever.
+    pub(crate) ifindex: u32,
 }
 
 /// The entries for these listeners, with these networks being the box's own.
@@ -42,6 +47,29 @@ pub(crate) fn entries(places: &[Place], own: &BTreeSet<Net>) -> BTreeMap<Net, Ta
     out
 }
 
+/// The sockets that take in a connection to an address and port, each with the interface that it must come in by (0: any), as
+/// the programs would find them: the last of them takes what no other is for.
+pub(crate) fn takers(entries: &BTreeMap<Net, Taken>, to: IpAddr, port: u16) -> Vec<(u32, u32)> {
+    let Some(to) = Net::new(to, if to.is_ipv4() { 32 } else { 128 }) else {
+        return Vec::new();
+    };
+    let nearest = { entries.iter() }
+        .filter(|(net, _)| net.holds(to))
+        .max_by_key(|(net, _)| net.len());
+    let Some((_, taken)) = nearest.filter(|(_, taken)| taken.count & take::OWN == 0) else {
+        return Vec::new();
+    };
+    let mut takers: Vec<(u32, u32)> = Vec::new();
+    let slots = taken.ports.iter().zip(&taken.sockets).zip(&taken.interfaces);
+    for ((ports, socket), interface) in slots.take(taken.count as usize) {
+        let known = |(_, other): &(u32, u32)| *other == 0 || other == interface;
+        if (ports & 0xffff..=ports >> 16).contains(&port.into()) && !takers.iter().any(known) {
+            takers.push((*socket, *interface));
+        }
+    }
+    takers
+}
+
 fn entry(net: Net, places: &[Place], own: &BTreeSet<Net>) -> Taken {
     let around = |other: Net| other.holds(net) && other.is_v4() == net.is_v4();
     // Beyond the nearest network of the box's own nothing counts, unless a listener names that very network.
@@ -52,13 +80,17 @@ fn entry(net: Net, places: &[Place], own: &BTreeSet<Net>) -> Taken {
     let mut inside: Vec<_> = { places.iter() }
         .filter(|place| around(place.net) && wall.is_none_or(|wall| wall.holds(place.net)))
         .collect();
-    // Nearest first.
-    inside.sort_by_key(|place| (std::cmp::Reverse(place.net.len()), place.first));
+    // Nearest first, and of one network those of an interface before the one of all.
+    inside.sort_by_key(|place| {
+        let everywhere = place.ifindex == 0;
+        (std::cmp::Reverse(place.net.len()), everywhere, place.first)
+    });
     let mut taken = Taken::default();
-    let slots = taken.ports.iter_mut().zip(&mut taken.sockets);
-    for ((ports, socket), place) in slots.zip(inside) {
+    let slots = { taken.ports.iter_mut().zip(&mut taken.sockets) }.zip(&mut taken.interfaces);
+    for (((ports, socket), interface), place) in slots.zip(inside) {
         *ports = u32::from(place.last) << 16 | u32::from(place.first);
         *socket = place.socket;
+        *interface = place.ifindex;
         taken.count += 1;
     }
     taken
@@ -80,17 +112,29 @@ mod tests {
             first,
             last,
             socket,
+            ifindex: 0,
         }
+    }
+
+    fn by(ifindex: u32, place: Place) -> Place {
+        Place { ifindex, ..place }
     }
 
     /// As `weir_take` and `weir_steer` look it up.
     fn find(entries: &BTreeMap<Net, Taken>, to: &str, port: u16) -> Option<u32> {
+        find_by(entries, to, port, 7)
+    }
+
+    fn find_by(entries: &BTreeMap<Net, Taken>, to: &str, port: u16, ifindex: u32) -> Option<u32> {
         let to = Net::new(to.parse().ok()?, if to.contains(':') { 128 } else { 32 })?;
         let (_, taken) = { entries.iter() }
             .filter(|(net, _)| net.holds(to))
             .max_by_key(|(net, _)| net.len())?;
         (0..(taken.count & !take::OWN) as usize)
-            .find(|&i| (taken.ports[i] & 0xffff..=taken.ports[i] >> 16).contains(&port.into()))
+            .find(|&i| {
+                (taken.ports[i] & 0xffff..=taken.ports[i] >> 16).contains(&port.into())
+                    && [0, ifindex].contains(&taken.interfaces[i])
+            })
             .map(|i| taken.sockets[i])
     }
 
@@ -123,6 +167,37 @@ mod tests {
         ] {
             assert_eq!(find(&entries, to, port), socket, "{to}:{port}");
         }
+    }
+
+    #[test]
+    fn a_listener_of_an_interface_goes_before_one_of_all_and_takes_nothing_elsewhere() {
+        let places = [
+            place("0.0.0.0/0", 1, u16::MAX, 1),
+            by(2, place("0.0.0.0/0", 80, 80, 2)),
+            by(3, place("0.0.0.0/0", 80, 80, 3)),
+            by(3, place("203.0.113.0/24", 80, 80, 4)),
+        ];
+        let entries = entries(&places, &BTreeSet::new());
+        for (to, ifindex, socket) in [
+            ("198.51.100.1", 2, 2),
+            ("198.51.100.1", 3, 3),
+            ("198.51.100.1", 4, 1),
+            ("203.0.113.1", 2, 2),
+            ("203.0.113.1", 3, 4),
+            ("203.0.113.1", 4, 1),
+        ] {
+            assert_eq!(
+                find_by(&entries, to, 80, ifindex),
+                Some(socket),
+                "{to} by {ifindex}"
+            );
+        }
+        let takers = |to: &str, port| takers(&entries, to.parse().unwrap(), port);
+        assert_eq!(takers("198.51.100.1", 80), [(2, 2), (3, 3), (1, 0)]);
+        assert_eq!(takers("203.0.113.1", 80), [(4, 3), (2, 2), (1, 0)]);
+        assert_eq!(takers("203.0.113.1", 81), [(1, 0)]);
+        assert_eq!(takers("2001:db8::1", 81), []);
+        assert_eq!(find_by(&entries, "198.51.100.1", 81, 3), Some(1));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use weir_core::{
     health::{Failure, Outcome, Phase, ProbeResult},
+    ids::Interface,
     plan::{CheckKind, HttpCheck, HttpProtocol},
     proxy::{self, Announced, Version},
 };
@@ -30,6 +31,8 @@ pub struct Target {
     /// What the connection is bound to: the first of these that the system lets it have; port 0 is the system's choice. Empty:
     /// nothing.
     pub from: Vec<SocketAddr>,
+    /// The interface that the connection leaves by. None: as the routes say.
+    pub interface: Option<Interface>,
     /// Version of the PROXY header that the connection begins with. It says that the connection is weir's own: `LOCAL`, or
     /// `UNKNOWN` in version 1.
     pub proxy: Option<Version>,
@@ -41,6 +44,7 @@ impl From<SocketAddr> for Target {
         Self {
             address,
             from: Vec::new(),
+            interface: None,
             proxy: None,
         }
     }
@@ -160,9 +164,14 @@ async fn tcp(target: &Target, deadline: Deadline) -> Result<(), Failure> {
 
 /// Connects, and says first whose connection it is where that is asked for.
 async fn connect(target: &Target, deadline: Deadline) -> Result<TcpStream, Failure> {
-    let Target { address, from, proxy } = target;
+    let Target {
+        address,
+        from,
+        interface,
+        proxy,
+    } = target;
     let connected = async {
-        let mut stream = origin::connect(*address, from).await?;
+        let mut stream = origin::connect(*address, from, *interface).await?;
         if let Some(version) = proxy {
             let mut header = Vec::new();
             proxy::write(&mut header, *version, &Announced::default());

@@ -120,6 +120,7 @@ impl Probes {
                 target,
                 kind,
                 from,
+                interface,
                 proxy,
                 timeout,
             }) = self.waiting.pop_front()
@@ -131,6 +132,7 @@ impl Probes {
                         Target {
                             address: target,
                             from,
+                            interface,
                             proxy,
                         },
                         &kind,

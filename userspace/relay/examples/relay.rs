@@ -46,6 +46,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         port: at.port(),
         protocol: Protocol::Tcp,
         scope: Scope::Address,
+        interface: None,
     };
     let listener = Listener {
         key,
@@ -124,6 +125,7 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),
+            gateways: Vec::new(),
             name: "bench".into(),
             interfaces: Vec::new(),
             xdp: XdpMode::Off,
@@ -150,6 +152,7 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
             tls: None,
             proxy: None,
             client_source: None,
+            interface: None,
         })],
         services: vec![Arc::new(Service {
             per_source: weir_core::plan::PerSource::default(),
@@ -162,6 +165,7 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
                 last: at.port(),
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             }],
             pool: Some(pool),
             mode,

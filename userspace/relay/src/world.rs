@@ -85,6 +85,7 @@ fn nobody() -> Pool {
         tls: None,
         proxy: None,
         client_source: None,
+        interface: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod child;
 mod explain;
 mod exports;
 mod flows;
+mod interfaces;
 mod kernel;
 mod keys;
 mod protect;

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use anyhow::anyhow;
 use serde::Serialize;
 use weir_core::plan::XdpMode;
-use weir_datapath::doctor::{Finding, Level, Report, inspect};
+use weir_datapath::doctor::{Finding, Level, Report, Uplink, inspect};
 
 use crate::{client, context};
 
@@ -25,13 +25,15 @@ pub(crate) fn run(interfaces: Vec<String>, config: Option<&Path>, json: bool) ->
     let mut interfaces = interfaces;
     let mut relay_only = false;
     let mut transparent = Vec::new();
+    let mut uplinks = Vec::new();
     if let Some(path) = config {
         let loaded = context::load(path).map_err(|report| anyhow!("{report}"))?;
         interfaces.clone_from(&loaded.plan.node.interfaces);
         transparent.extend(loaded.plan.transparent().copied());
+        uplinks = Uplink::of(&loaded.plan);
         relay_only = loaded.plan.node.xdp == XdpMode::Off;
     }
-    let report = inspect(&interfaces, &transparent);
+    let report = inspect(&interfaces, &transparent, &uplinks);
     let worst = report.worst();
     // What only the L4 plane needs is no problem for a relay.
     let can_run = worst < Level::Problem || relay_only;

@@ -229,3 +229,12 @@ pub mod returns {
     /// Several VIPs share this backend address: ask `RETURN_FLOWS`.
     pub const SHARED: u32 = 1;
 }
+
+/// Bits of `STEER`'s values; the rest is an index into `SOCKETS`.
+pub mod steer {
+    /// There are listeners of single interfaces besides: the same key with the interface's index comes first. With the key of
+    /// an interface it says nothing.
+    pub const BY_INTERFACE: u32 = 1 << 31;
+    /// In place of an index: no socket takes what none of those is for.
+    pub const NOBODY: u32 = BY_INTERFACE - 1;
+}

@@ -160,6 +160,7 @@ impl Weir {
                 port: at.port(),
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             },
             service: ServiceName::new("www"),
             sockets: vec![OwnedFd::from(socket)],
@@ -264,6 +265,7 @@ fn plan(http: Http, at: SocketAddr, origin: SocketAddr) -> Plan {
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),
+            gateways: Vec::new(),
             name: NODE.into(),
             interfaces: Vec::new(),
             xdp: XdpMode::Off,
@@ -288,6 +290,7 @@ fn plan(http: Http, at: SocketAddr, origin: SocketAddr) -> Plan {
             tls: None,
             proxy: None,
             client_source: None,
+            interface: None,
             backends: vec![Backend {
                 quic_id: None,
                 key: BackendKey {
@@ -313,6 +316,7 @@ fn plan(http: Http, at: SocketAddr, origin: SocketAddr) -> Plan {
                 last: at.port(),
                 protocol: Protocol::Tcp,
                 scope: Scope::Address,
+                interface: None,
             }],
             pool: Some(pool),
             mode: Mode::Http(http),

@@ -11,7 +11,7 @@ use aya::{
     programs::SkLookup,
 };
 use nix::libc::{AF_INET, AF_INET6};
-use weir_abi::{ServiceKey, maps::port_proto, names};
+use weir_abi::{SteerKey, maps::port_proto, names};
 
 use super::Kernel;
 use crate::raw;
@@ -43,9 +43,18 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub fn steer(&mut self, to: SocketAddr, protocol: u8, index: u32) -> Result<()> {
-        let key = ServiceKey {
+        self.steer_by(to, protocol, 0, index)
+    }
+
+    /// The same of those that come in by an interface; 0: of all, and then bits of `steer` may stand beside the index.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn steer_by(&mut self, to: SocketAddr, protocol: u8, ifindex: u32, index: u32) -> Result<()> {
+        let key = SteerKey {
             addr: to.ip().into(),
             port_proto: port_proto(to.port().to_be(), protocol),
+            ifindex,
         };
         self.steer_entry(key, index)
     }
@@ -65,11 +74,25 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses the run.
     pub fn look_up(&self, from: SocketAddr, to: SocketAddr, protocol: u8) -> Result<Steered> {
+        self.look_up_in(names::STEER_PROGRAM, from, to, protocol)
+    }
+
+    /// The same by either of the two programs. (Of a run the kernel takes no interface: it is none, 0.)
+    ///
+    /// # Errors
+    /// The kernel refuses the run.
+    pub fn look_up_in(
+        &self,
+        program: &str,
+        from: SocketAddr,
+        to: SocketAddr,
+        protocol: u8,
+    ) -> Result<Steered> {
         const SK_PASS: u32 = 1;
         let steer: &SkLookup = self
             .ebpf
-            .program(names::STEER_PROGRAM)
-            .context(names::STEER_PROGRAM)?
+            .program(program)
+            .with_context(|| program.to_owned())?
             .try_into()?;
         let mut context = context(from, to, protocol);
         let verdict = raw::run_context(steer.fd()?.as_fd(), &mut context)?;

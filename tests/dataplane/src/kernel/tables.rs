@@ -10,8 +10,8 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, Ri
 use weir_abi::{
     Addr16, AdvertRecord, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
     FragmentState, HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, Taken, Traffic, Vlan,
-    maps::filter, names,
+    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic,
+    Vlan, maps::filter, names,
 };
 
 use super::{
@@ -93,7 +93,7 @@ impl Kernel {
         read fragment: FRAGMENTS, FragmentKey => FragmentState;
         all fragments: FRAGMENTS, FragmentKey => FragmentState;
         write quic_id: QUIC_IDS, QuicKey => u32;
-        write steer_entry: STEER, ServiceKey => u32;
+        write steer_entry: STEER, SteerKey => u32;
         write record_client: CLIENTS, ClientKey => ClientState;
         read client: CLIENTS, ClientKey => ClientState;
         all clients: CLIENTS, ClientKey => ClientState;

@@ -1,8 +1,8 @@
 //! Pools whose backends see the client's address, against the services that use them.
 
 use weir_core::{
-    ids::Shown,
-    plan::{Forward, L4, Mode, XdpMode},
+    ids::{Scope, Shown},
+    plan::{Forward, IpNet, L4, Mode, XdpMode},
 };
 
 use super::{Asked, KnownPool, PoolsByName};
@@ -40,6 +40,9 @@ pub(super) fn check(cx: &mut Cx, asked: &Asked<'_, '_>, pools: &PoolsByName<'_>)
                     check_family(cx, service, pool);
                 }
                 Some((Mode::L4(l4), _)) if !original => check_shared(cx, service, l4, pool, pools, at),
+                Some((Mode::Tcp(_) | Mode::Http(_), _)) if uses(service, pool) => {
+                    check_taken(cx, asked, service, pools);
+                }
                 _ => {}
             }
         }
@@ -104,5 +107,44 @@ fn check_shared(
             ),
             "let the backend listen on another port for one of them, or write forward = \"full-nat\" there",
         );
+    }
+}
+
+/// Where clients want to go may be such a backend, too.
+fn check_taken(cx: &mut Cx, asked: &Asked<'_, '_>, service: &AskedService<'_>, pools: &PoolsByName<'_>) {
+    let nat = asked.services.iter().filter_map(|packets| match &packets.mode {
+        Some((Mode::L4(l4), _)) if l4.forward == Forward::Nat => {
+            let (name, _) = packets.pool?;
+            Some((packets, pools.get(name)?))
+        }
+        _ => None,
+    });
+    let backends: Vec<_> = nat
+        .flat_map(|(packets, pool)| pool.addresses.iter().map(move |backend| (packets, *backend)))
+        .collect();
+    for AskedListen { listen, at } in &service.listen {
+        let Scope::Network(prefix) = listen.scope else {
+            continue;
+        };
+        let Some(net) = IpNet::new(listen.addr, prefix) else {
+            continue;
+        };
+        let is_taken = |(_, backend): &&(&AskedService<'_>, std::net::SocketAddr)| {
+            let every_port = backend.port() == 0;
+            net.contains(backend.ip())
+                && (every_port || (listen.first..=listen.last).contains(&backend.port()))
+        };
+        if let Some((packets, backend)) = backends.iter().find(is_taken) {
+            cx.mistake(
+                *at,
+                format!(
+                    "services.{} goes to where its clients want from their own addresses, and {listen} has {}, a backend of services.{}, whose clients XDP takes its answers for",
+                    service.name,
+                    Shown(*backend),
+                    packets.name
+                ),
+                "write networks without it, let the backend listen on another port, or write forward = \"full-nat\" there",
+            );
+        }
     }
 }

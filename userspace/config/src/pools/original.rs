@@ -74,6 +74,7 @@ pub(crate) fn add(cx: &mut Cx, pools: &mut AskedPools, services: &[AskedService<
             tls: None,
             proxy: None,
             client_source: None,
+            interface: None,
         },
         backends_at: Vec::new(),
         complete: false,

@@ -33,7 +33,7 @@ timeout = "1s"
 socket = "/x"
 "#,
         &[
-            r"3:1: unknown key `timeout` in [node]; it has name, interfaces, xdp, workers, user, pins, hash_key and tunnel",
+            r"3:1: unknown key `timeout` in [node]; it has name, interfaces, xdp, workers, user, pins, hash_key, tunnel and gateways",
             r"4:1: unknown key `socket` in [node]; `socket` belongs in [admin]",
         ],
     );

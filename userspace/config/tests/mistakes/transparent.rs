@@ -231,3 +231,45 @@ fn the_clients_address_as_source_has_its_lines() {
         ],
     );
 }
+
+/// XDP gives the answers of a `nat` backend to its service's clients, whoever has asked.
+#[test]
+fn where_clients_want_to_go_is_no_backend_of_packets() {
+    let between = |listen: &str| {
+        format!(
+            "[services.between]\nlisten = [\"{listen}\"]\nmode = \"tcp\"\npool = \"original-destination\"\n\
+             [pools.original-destination]\nsource = \"client\"\n\
+             [services.packets]\nlisten = [\"192.0.2.10:80\"]\nmode = \"l4\"\npool = \"web\"\n{POOL}{NODE}"
+        )
+    };
+    for listen in ["transparent:10.0.0.0/24:80", "transparent:10.0.0.0/8:*"] {
+        let shown = match listen {
+            "transparent:10.0.0.0/8:*" => "transparent:10.0.0.0/8:1-65535/tcp",
+            _ => "transparent:10.0.0.0/24:80/tcp",
+        };
+        check_as_it_stands(
+            &between(listen),
+            &[&format!(
+                "2:11: services.between goes to where its clients want from their own addresses, and {shown} has 10.0.0.11:80, a \
+                 backend of services.packets, whose clients XDP takes its answers for; write networks without it, let the \
+                 backend listen on another port, or write forward = \"full-nat\" there"
+            )],
+        );
+    }
+    for listen in [
+        "transparent:10.0.0.0/24:81",
+        "transparent:10.0.1.0/24:80",
+        "transparent:[2001:db8::]/32:80",
+    ] {
+        crate::resolve(&between(listen)).unwrap_or_else(|report| panic!("{report}"));
+    }
+    let own = between("transparent:10.0.0.0/24:80").replace("source = \"client\"\n", "");
+    crate::resolve(&own).unwrap_or_else(|report| panic!("{report}"));
+    let full = between("transparent:10.0.0.0/24:80")
+        .replace("mode = \"l4\"", "mode = \"l4\"\nforward = \"full-nat\"")
+        .replace(
+            POOL,
+            &format!("{POOL}source = {{ addresses = [\"10.0.0.5\"] }}\n"),
+        );
+    crate::resolve(&full).unwrap_or_else(|report| panic!("{report}"));
+}

@@ -48,6 +48,7 @@ pub(crate) fn pool(name: &str, backends: usize, check: Option<Check>) -> Pool {
         tls: None,
         proxy: None,
         client_source: None,
+        interface: None,
     }
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn plan(pools: impl IntoIterator<Item = Pool>) -> Arc<Plan> {
         lists: crate::plan::Lists::default(),
         node: Node {
             tunnel: crate::plan::Tunnel::default(),
+            gateways: Vec::new(),
             name: "box".into(),
             interfaces: vec![],
             xdp: XdpMode::Off,

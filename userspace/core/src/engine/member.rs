@@ -16,8 +16,8 @@ use crate::{
         rng::Rng,
         schedule::Schedule,
     },
-    ids::{BackendKey, PoolName},
-    plan::{Check, Source},
+    ids::{BackendKey, Interface, PoolName},
+    plan::{Check, Pool},
 };
 
 /// What all members share.
@@ -56,6 +56,8 @@ pub(super) struct Member {
     admin: Admin,
     check: Option<Check>,
     origin: Origin,
+    /// The interface that its checks leave by.
+    interface: Option<Interface>,
     /// Since when the word is what it is, and why.
     pub(super) since: Instant,
     pub(super) cause: Cause,
@@ -74,6 +76,7 @@ impl Member {
             admin: Admin::Ready,
             check: None,
             origin: Origin::nowhere(0),
+            interface: None,
             since: now,
             cause: Cause::Added,
             last: None,
@@ -100,9 +103,10 @@ impl Member {
         self
     }
 
-    /// Its checks come from here.
-    pub(super) fn follow(&mut self, source: Option<&Source>) {
-        self.origin.follow(source);
+    /// Its checks come from where its pool's connections do.
+    pub(super) fn follow(&mut self, pool: &Pool) {
+        self.origin.follow(pool.source.as_ref());
+        self.interface = pool.interface;
     }
 
     pub(super) const fn word(&self) -> Word {
@@ -165,6 +169,7 @@ impl Member {
             target,
             kind: check.kind.clone(),
             from: self.origin.next(target),
+            interface: self.interface,
             proxy: check.proxy,
             timeout: check.timeout,
         }));

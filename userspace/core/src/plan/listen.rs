@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::ids::{ListenKey, Protocol, Scope, Shown, ShownNetwork};
+use crate::ids::{Interface, ListenKey, Protocol, Scope, Shown, ShownNetwork, show_interface};
 
 /// Transparent listeners of one family that a plan may have, all services together: as many as the kernel's table holds for
 /// one network.
@@ -21,6 +21,8 @@ pub struct Listen {
     pub protocol: Protocol,
     /// Which addresses it is for.
     pub scope: Scope,
+    /// The interface that connections come in by, and are answered by (never of `mode = "l4"`). None: whichever.
+    pub interface: Option<Interface>,
 }
 
 impl Listen {
@@ -32,6 +34,7 @@ impl Listen {
             last,
             protocol,
             scope,
+            interface,
         } = *self;
         let last = if self.is_transparent() { first } else { last };
         (first..=last).map(move |port| ListenKey {
@@ -39,6 +42,7 @@ impl Listen {
             port,
             protocol,
             scope,
+            interface,
         })
     }
 
@@ -65,7 +69,8 @@ impl Listen {
 }
 
 impl std::fmt::Display for Listen {
-    /// As in the configuration: `192.0.2.10:8000-8010/tcp`, `[2001:db8::10]:*/udp`, `transparent:203.0.113.0/24:80/tcp`.
+    /// As in the configuration: `192.0.2.10:8000-8010/tcp`, `[2001:db8::10]:*/udp`, `transparent:203.0.113.0/24:80/tcp`. Of one
+    /// interface alone, `%NAME` stands behind it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.scope {
             Scope::Address => Shown(SocketAddr::new(self.addr, self.first)).fmt(f)?,
@@ -77,6 +82,7 @@ impl std::fmt::Display for Listen {
         if self.first != self.last {
             write!(f, "-{}", self.last)?;
         }
-        write!(f, "/{}", self.protocol.as_str())
+        write!(f, "/{}", self.protocol.as_str())?;
+        show_interface(self.interface, f)
     }
 }

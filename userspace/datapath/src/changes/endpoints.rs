@@ -149,6 +149,7 @@ fn own(
                 port,
                 protocol: key.protocol,
                 scope: Scope::Address,
+                interface: None,
             };
             let owners = owners.entry(from).or_default();
             // Every port of the VIP leads to one of the backend: which it was, only the flow knows.

@@ -217,6 +217,7 @@ fn listen(text: &str) -> ListenKey {
         port: address.port(),
         protocol,
         scope: Scope::Address,
+        interface: None,
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! Carries out what `lists` says, and keeps the flag by which the programs ask at all.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
-use weir_abi::{ListEntry, Prefix, maps::settings};
+use weir_abi::{
+    ListEntry, Prefix,
+    maps::{list, settings},
+};
 use weir_core::plan::{IpNet, Lists};
 
 use super::Datapath;
@@ -121,6 +124,23 @@ impl Datapath {
             .collect();
         listed.sort_unstable_by_key(|l| (l.net.addr(), l.net.prefix()));
         Ok(listed)
+    }
+
+    /// Whether what comes from an address is kept out now.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    pub fn is_banned(&self, source: IpAddr) -> Result<bool, MapError> {
+        let key = Prefix {
+            len: 128,
+            addr: source.to_canonical().into(),
+        };
+        let now = sys::monotonic_seconds();
+        Ok(self
+            .tables
+            .lists
+            .get(&key)?
+            .is_some_and(|entry| entry.flags & list::ALLOW == 0 && (entry.until == 0 || now <= entry.until)))
     }
 
     /// How many networks are listed, without a look at the map.

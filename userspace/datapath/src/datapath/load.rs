@@ -46,7 +46,10 @@ impl Loaded {
         for (index, name) in names::STAGE_PROGRAMS {
             stages.push((index, program(&mut loaded, name)?));
         }
-        let steer = program(&mut loaded, names::STEER_PROGRAM)?;
+        let steer = match says_interface() {
+            true => program(&mut loaded, names::STEER_PROGRAM)?,
+            false => program(&mut loaded, names::STEER_ANY_PROGRAM)?,
+        };
         let take = program(&mut loaded, names::TAKE_PROGRAM)?;
         let tables = Tables::new(&loaded)?;
         require_spec(&tables, options)?;
@@ -164,6 +167,12 @@ pub(super) fn settings(
     }
 }
 
+/// Whether sk_lookup says which interface a connection comes in by. A kernel that hides its release is taken for a new one:
+/// should it not be, it refuses the program, with words.
+pub(super) fn says_interface() -> bool {
+    crate::doctor::release().is_none_or(|release| release >= names::STEER_FLOOR)
+}
+
 fn random_key() -> io::Result<[u64; 2]> {
     let mut bytes = [0; 16];
     fs::File::open(Path::new("/dev/urandom"))?.read_exact(&mut bytes)?;
@@ -209,7 +218,7 @@ fn program(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, OpenError> 
         }};
     }
     match name {
-        names::STEER_PROGRAM => load!(aya::programs::SkLookup),
+        names::STEER_PROGRAM | names::STEER_ANY_PROGRAM => load!(aya::programs::SkLookup),
         names::TAKE_PROGRAM => load!(aya::programs::SchedClassifier),
         _ => load!(aya::programs::Xdp),
     }

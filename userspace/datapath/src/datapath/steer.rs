@@ -9,23 +9,32 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use weir_abi::{Prefix, Taken, maps::take};
+use weir_abi::{
+    Prefix, ServiceKey, SteerKey, Taken,
+    maps::{steer, take},
+};
 use weir_core::{ids::ListenKey, plan::Listen};
 
-use super::Datapath;
+use super::{Datapath, load::says_interface};
 use crate::{
     changes::service_key,
     error::{Error, MapError},
+    listen,
     routing::Net,
     tables::{Tables, listen_key},
     taken::{self, Place},
 };
 
+/// A listener without the name of its interface, and the interface's index; 0: it is for all.
+type Way = (ListenKey, u32);
+
 /// The index into `SOCKETS` of every listener.
 #[derive(Debug)]
 pub(super) struct Steered {
     /// Of those in `STEER`.
-    indices: BTreeMap<ListenKey, u32>,
+    indices: BTreeMap<Way, u32>,
+    /// What `STEER` says to what comes in by any interface: [`anyone`].
+    anyone: BTreeMap<ListenKey, u32>,
     /// Of those in `TAKEN`, as they were last put there.
     places: Vec<(ListenKey, Place)>,
     /// Those that `TAKEN` had when it was found.
@@ -38,12 +47,20 @@ impl Steered {
     /// What an earlier process has left.
     pub(super) fn read(tables: &Tables) -> Result<Self, MapError> {
         let (mut indices, mut strange) = (BTreeMap::new(), Vec::new());
-        tables
-            .steer
-            .each(|key, &index| match listen_key(key.addr, key.port_proto) {
-                Some(listen) => drop(indices.insert(listen, index)),
-                None => strange.push(*key),
-            })?;
+        let mut anyone = BTreeMap::new();
+        tables.steer.each(|key, &value| {
+            let Some(listen) = listen_key(key.addr, key.port_proto) else {
+                strange.push(*key);
+                return;
+            };
+            if key.ifindex == 0 {
+                anyone.insert(listen, value);
+            }
+            let index = value & !steer::BY_INTERFACE;
+            if index != steer::NOBODY {
+                indices.insert((listen, key.ifindex), index);
+            }
+        })?;
         for key in strange {
             tables.steer.delete(&key)?;
         }
@@ -55,6 +72,7 @@ impl Steered {
         })?;
         Ok(Self {
             indices,
+            anyone,
             places: Vec::new(),
             found,
             took,
@@ -76,17 +94,49 @@ impl Steered {
     }
 }
 
+/// The index of the interface that a listener is for; 0: it is for all. None: the interface is gone, and with it the socket's
+/// use, until control has bound another.
+fn interface_of(key: &ListenKey, socket: BorrowedFd<'_>) -> Result<Option<u32>, Error> {
+    let Some(interface) = key.interface else {
+        return Ok(Some(0));
+    };
+    if !says_interface() {
+        return Err(Error::OldKernel { key: *key });
+    }
+    Ok(listen::bound_to(socket, interface))
+}
+
+/// What `STEER` says of each of these addresses to what comes in by any interface: the listener that is for all, or nobody; and
+/// whether there are others.
+fn anyone(mut said: BTreeMap<ListenKey, u32>, indices: &BTreeMap<Way, u32>) -> BTreeMap<ListenKey, u32> {
+    for ((bare, ifindex), index) in indices {
+        if let Some(value) = said.get_mut(bare) {
+            *value = match ifindex {
+                0 => *value & steer::BY_INTERFACE | index,
+                1.. => *value | steer::BY_INTERFACE,
+            };
+        }
+    }
+    said
+}
+
+fn steer_key(key: &ListenKey, ifindex: u32) -> SteerKey {
+    let ServiceKey { addr, port_proto } = service_key(key);
+    SteerKey {
+        addr,
+        port_proto,
+        ifindex,
+    }
+}
+
 impl Datapath {
-    /// Makes these listeners, and no others, reach these sockets. Of a SO_REUSEPORT group any one socket stands for all.
+    /// Makes these listeners, and no others, reach these sockets. Of a SO_REUSEPORT group any one socket stands for all. One of a
+    /// single interface is left out while its socket is not bound to it ([`listen::bound_to`]).
     ///
     /// # Errors
     /// When there are too many, a key is given twice, or the kernel refuses a socket. The same call made again carries
     /// on.
     pub fn steer(&mut self, listeners: &[(ListenKey, BorrowedFd<'_>)]) -> Result<(), Error> {
-        let canonical = |key: &ListenKey| ListenKey {
-            addr: key.addr.to_canonical(),
-            ..*key
-        };
         let room = self.options.capacities.sockets;
         if listeners.len() > room as usize {
             let need = listeners.len() as u64;
@@ -99,28 +149,49 @@ impl Datapath {
         }
         let mut wanted = BTreeMap::new();
         for (key, socket) in listeners {
-            if wanted.insert(canonical(key), *socket).is_some() {
+            let Some(ifindex) = interface_of(key, *socket)? else {
+                continue;
+            };
+            let bare = ListenKey {
+                addr: key.addr.to_canonical(),
+                interface: None,
+                ..*key
+            };
+            if wanted.insert((bare, ifindex), *socket).is_some() {
                 return Err(Error::Duplicate(key.to_string()));
             }
         }
-        // Those that go make room first; connections to them are then no longer steered.
-        let gone: Vec<_> = self
-            .steered
-            .indices
-            .keys()
-            .filter(|key| !wanted.contains_key(key))
+        let present = std::mem::take(&mut self.steered.indices);
+        let (known, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            { present.into_iter() }.partition(|(way, _)| wanted.contains_key(way));
+        self.steered.indices = known;
+        let said: BTreeMap<ListenKey, u32> = { wanted.keys() }
+            .map(|(bare, _)| (*bare, steer::NOBODY))
+            .collect();
+        // What nobody listens on any more is no longer steered, and its sockets make room first.
+        let unsaid: Vec<_> = { self.steered.anyone.keys() }
+            .filter(|bare| !said.contains_key(bare))
             .copied()
             .collect();
-        for key in gone {
-            self.tables.steer.delete(&service_key(&key))?;
-            if let Some(index) = self.steered.indices.remove(&key) {
-                self.tables.sockets.delete(&index)?;
+        for bare in unsaid {
+            self.tables.steer.delete(&steer_key(&bare, 0))?;
+            self.steered.anyone.remove(&bare);
+        }
+        for ((bare, ifindex), index) in &gone {
+            if *ifindex != 0 {
+                self.tables.steer.delete(&steer_key(bare, *ifindex))?;
+            }
+            if !said.contains_key(bare) {
+                self.tables.sockets.delete(index)?;
             }
         }
+        let left = gone.into_iter().filter(|((bare, _), _)| said.contains_key(bare));
+        let left: Vec<u32> = left.map(|(_, index)| index).collect();
         let mut used = self.steered.used();
+        used.extend(&left);
         let mut fresh = 0;
-        for (key, socket) in wanted {
-            let known = self.steered.indices.get(&key).copied();
+        for (way, socket) in &wanted {
+            let known = self.steered.indices.get(way).copied();
             let index = known.unwrap_or_else(|| {
                 while !used.insert(fresh) {
                     fresh += 1;
@@ -128,14 +199,26 @@ impl Datapath {
                 fresh
             });
             // The socket before the key that leads to it.
+            let (key, ifindex) = *way;
             self.tables
                 .sockets
                 .set(&index, &(socket.as_raw_fd() as u32))
                 .map_err(|e| Error::Socket { key, cause: e.cause })?;
             if known.is_none() {
-                self.tables.steer.set(&service_key(&key), &index)?;
-                self.steered.indices.insert(key, index);
+                if ifindex != 0 {
+                    self.tables.steer.set(&steer_key(&key, ifindex), &index)?;
+                }
+                self.steered.indices.insert(*way, index);
             }
+        }
+        for (bare, value) in anyone(said, &self.steered.indices) {
+            if self.steered.anyone.get(&bare) != Some(&value) {
+                self.tables.steer.set(&steer_key(&bare, 0), &value)?;
+                self.steered.anyone.insert(bare, value);
+            }
+        }
+        for index in left {
+            self.tables.sockets.delete(&index)?;
         }
         Ok(())
     }
@@ -158,6 +241,9 @@ impl Datapath {
                 continue;
             };
             let (Some(net), Some(key)) = (Net::new(listen.addr, prefix), listen.keys().next()) else {
+                continue;
+            };
+            let Some(ifindex) = interface_of(&key, *socket)? else {
                 continue;
             };
             let known = before.iter().find(|(other, _)| *other == key);
@@ -186,6 +272,7 @@ impl Datapath {
                 first: listen.first,
                 last: listen.last,
                 socket: index,
+                ifindex,
             };
             places.push((key, place));
         }
@@ -203,6 +290,19 @@ impl Datapath {
             self.tables.sockets.delete(&index)?;
         }
         Ok(attach_due)
+    }
+
+    /// The transparent listeners that take in a connection to an address: those of single interfaces, then the one of all, if there
+    /// is one. None for the box's own, or where nobody takes it.
+    pub fn taken_by(&self, to: std::net::SocketAddr) -> Vec<ListenKey> {
+        let places = &self.steered.places;
+        let all: Vec<_> = places.iter().map(|(_, place)| *place).collect();
+        let entries = taken::entries(&all, &self.own);
+        let of = |socket| places.iter().find(|(_, place)| place.socket == socket);
+        taken::takers(&entries, to.ip().to_canonical(), to.port())
+            .into_iter()
+            .filter_map(|(socket, _)| Some(of(socket)?.0))
+            .collect()
     }
 
     /// Whether connections to other addresses are taken in.
@@ -270,5 +370,33 @@ impl Datapath {
             tracing::debug!(networks = wanted.len(), changed, "what is taken in changed");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_core::ids::{Protocol, Scope};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_by_any_interface_is_told_whether_some_have_listeners_of_their_own() {
+        let key = |port| ListenKey {
+            addr: "192.0.2.10".parse().unwrap(),
+            port,
+            protocol: Protocol::Tcp,
+            scope: Scope::Address,
+            interface: None,
+        };
+        let ways = [(80, 0, 5), (81, 2, 6), (81, 3, 7), (82, 0, 8), (82, 3, 9)];
+        let indices = ways.map(|(port, ifindex, index)| ((key(port), ifindex), index));
+        let said = [80, 81, 82].map(|port| (key(port), steer::NOBODY));
+        let found = anyone(said.into(), &indices.into());
+        let expected = [
+            (80, 5),
+            (81, steer::BY_INTERFACE | steer::NOBODY),
+            (82, steer::BY_INTERFACE | 8),
+        ];
+        assert_eq!(found, expected.map(|(port, value)| (key(port), value)).into());
     }
 }

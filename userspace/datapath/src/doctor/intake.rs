@@ -44,7 +44,7 @@ pub(super) fn inspect(interfaces: &[String], listeners: &[Listen]) -> Vec<Findin
         };
         let runs = present.any();
         for listen in listeners.iter().filter(|_| runs) {
-            for (name, index) in &proofs {
+            for (name, index) in proofs.iter().filter(|(name, _)| is_for(listen, name)) {
                 found.push(routed(&intake, listen, name, *index).await);
             }
         }
@@ -171,7 +171,13 @@ fn marked(interface: &str, index: u32, listeners: &[Listen]) -> Vec<Finding> {
             ),
         }
     };
-    listeners.iter().map(run).collect()
+    let here = listeners.iter().filter(|listen| is_for(listen, interface));
+    here.map(run).collect()
+}
+
+/// Whether a listener is for what comes in by an interface.
+fn is_for(listen: &Listen, interface: &str) -> bool {
+    listen.interface.is_none_or(|only| only.as_str() == interface)
 }
 
 /// A frame with a SYN. Checksums are left out: nobody looks.

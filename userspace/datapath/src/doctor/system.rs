@@ -39,7 +39,7 @@ fn kernel() -> Finding {
 }
 
 /// The kernel's release, its first two numbers.
-pub(super) fn release() -> Option<(u32, u32)> {
+pub(crate) fn release() -> Option<(u32, u32)> {
     version(&read("/proc/sys/kernel/osrelease")?)
 }
 

@@ -17,6 +17,7 @@ fn key(addr: &str, port: u16, protocol: Protocol) -> ListenKey {
         port,
         protocol,
         scope: Scope::Address,
+        interface: None,
     }
 }
 
@@ -172,4 +173,48 @@ fn both_families_can_have_the_unspecified_address() {
         })
         .expect("some port is free in both families");
     assert_eq!(local(&v4[0]).port(), local(&v6[0]).port());
+}
+
+#[test]
+fn a_listener_of_one_interface_is_bound_to_it() {
+    let lo = Interface::new("lo").unwrap();
+    for addr in ["127.0.0.1", "::1"] {
+        for how in [How::Bound, How::Steered] {
+            let key = ListenKey {
+                interface: Some(lo),
+                ..key(addr, 0, Protocol::Tcp)
+            };
+            let sockets = bind(key, how, 2, &ListenOptions::default()).unwrap();
+            for socket in &sockets {
+                assert_eq!(
+                    bound_to(socket, lo),
+                    nix::net::if_::if_nametoindex("lo").ok(),
+                    "{key}"
+                );
+                assert!(!is_lost(socket, lo));
+                let other = Interface::new("nosuch0").unwrap();
+                assert_eq!(bound_to(socket, other), None);
+                assert!(!is_lost(socket, other), "there is none of that name");
+            }
+            let missing = ListenKey {
+                interface: Interface::new("nosuch0"),
+                ..key
+            };
+            let told = bind(missing, how, 1, &ListenOptions::default())
+                .unwrap_err()
+                .to_string();
+            assert!(
+                told.contains("%nosuch0: No such device") && told.contains("no interface of that name"),
+                "{told}"
+            );
+        }
+        // One that is bound to none.
+        let sockets = bind(
+            key(addr, 0, Protocol::Tcp),
+            How::Bound,
+            1,
+            &ListenOptions::default(),
+        );
+        assert!(is_lost(&sockets.unwrap()[0], lo));
+    }
 }

@@ -239,9 +239,11 @@ enum Builtin {
 }
 
 /// Whether the rules of one family are more, or others, than the kernel's own, so that tables do not decide alone. weir's
-/// own rule is for packets with its mark, which none that XDP sends has.
+/// own rules are for packets with its mark, and for sockets that are bound to an interface: XDP sends neither.
 pub(super) fn is_policy(rules: &[RuleMessage]) -> bool {
-    let of_others = rules.iter().filter(|rule| !crate::intake::is_ours(rule));
+    let of_others = rules
+        .iter()
+        .filter(|rule| !crate::intake::is_ours(rule) && !crate::uplinks::is_ours(rule));
     let builtin: Option<Vec<_>> = of_others.map(builtin).collect();
     let Some(mut builtin) = builtin else {
         return true;

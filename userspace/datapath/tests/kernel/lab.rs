@@ -246,6 +246,7 @@ pub(crate) fn listen(addr: &str, port: u16, protocol: Protocol) -> ListenKey {
         port,
         protocol,
         scope: Scope::Address,
+        interface: None,
     }
 }
 

@@ -80,6 +80,7 @@ fn service(n: u32, ring_size: u32, backends: Vec<WantedBackend>) -> WantedServic
             port: 1000 + n as u16,
             protocol: Protocol::Tcp,
             scope: Scope::Address,
+            interface: None,
         }],
         action: WantedAction::Forward(WantedForward::new(Forward::Nat, ring_size, backends)),
         per_source: PerSource::default(),

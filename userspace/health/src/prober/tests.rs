@@ -183,6 +183,7 @@ async fn what_is_asked_for_is_said_first() {
         .await;
         let target = Target {
             from: Vec::new(),
+            interface: None,
             address,
             proxy: Some(version),
         };

@@ -60,6 +60,7 @@ fn request(id: u64, target: SocketAddr, kind: CheckKind, timeout: Duration) -> P
     };
     ProbeRequest {
         from: Vec::new(),
+        interface: None,
         id: ProbeId(id),
         key,
         target,

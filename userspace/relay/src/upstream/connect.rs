@@ -1,7 +1,7 @@
 //! Connecting: begun at once, waited for by whoever needs the connection.
 //!
-//! Where a connection comes from is its pool's word (`source`). That is the one place where a socket is bound before it
-//! connects.
+//! Where a connection comes from, and by which interface it leaves, is its pool's word (`source`, `interface`). That is the one
+//! place where a socket is bound before it connects.
 
 use std::{
     io,
@@ -13,6 +13,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
+use weir_core::ids::Interface;
 
 use super::{socket::BackendSocket, source::PoolSource};
 use crate::{
@@ -25,12 +26,13 @@ use crate::{
 /// Begins to connect. Never waits; a refusal may be known at once.
 pub(super) fn begin_connect(
     to: SocketAddr,
+    interface: Option<Interface>,
     source: Option<&PoolSource>,
     cell: &PoolCell,
 ) -> Result<BackendSocket, Cause> {
     let begun = match source {
-        Some(source) => source.connect(to, cell),
-        None => { open(to).and_then(|socket| start(socket, to)) }
+        Some(source) => source.connect(to, interface, cell),
+        None => { open(to, interface).and_then(|socket| start(socket, to)) }
             .map(BackendSocket::plain)
             .map_err(|error| connect_cause(&error)),
     };
@@ -40,12 +42,21 @@ pub(super) fn begin_connect(
     begun
 }
 
-/// A socket that may still be bound.
-pub(super) fn open(to: SocketAddr) -> io::Result<Socket> {
+/// A socket that may still be bound. Whatever it sends leaves by the interface.
+pub(super) fn open(to: SocketAddr, interface: Option<Interface>) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
+    if let Some(interface) = interface {
+        bind_to(&socket, interface)?;
+    }
     Ok(socket)
+}
+
+/// Has a socket send by an interface, and hear nothing from elsewhere (SO_BINDTODEVICE). It takes no privilege as long as the
+/// socket is not bound to another.
+pub(super) fn bind_to(socket: &Socket, interface: Interface) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_str().as_bytes()))
 }
 
 /// Begins to connect a socket.

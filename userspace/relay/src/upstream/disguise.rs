@@ -14,12 +14,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use rustix::io::Errno;
+use socket2::Socket;
 use tokio::{net::TcpStream, sync::Notify};
-use weir_core::plan::ClientSource;
+use weir_core::{ids::Interface, plan::ClientSource};
 
 use super::{
-    connect::{begin_connect, connect_cause},
+    connect::{begin_connect, bind_to, connect_cause, start},
     peer::Peer,
     pool::LocalPool,
     socket::BackendSocket,
@@ -151,7 +151,12 @@ impl LocalPool {
             None => return Ok(Err(Cause::Unreachable)),
         };
         let Some(ClientSource { port }) = self.pool.client_source else {
-            return Ok(begin_connect(to, self.source.as_deref(), &self.cell));
+            return Ok(begin_connect(
+                to,
+                self.pool.interface,
+                self.source.as_deref(),
+                &self.cell,
+            ));
         };
         let port = if port { client.port() } else { 0 };
         let from = SocketAddr::new(client.ip().to_canonical(), port);
@@ -164,7 +169,7 @@ impl LocalPool {
         });
         let begun = socket
             .await?
-            .and_then(|socket| begin_connect_as(socket, from, to));
+            .and_then(|socket| begin_connect_as(socket, from, to, self.pool.interface));
         if begun.as_ref().err() == Some(&Cause::NoPort) {
             self.cell.no_port.add(1);
         }
@@ -173,14 +178,19 @@ impl LocalPool {
 }
 
 /// Begins to connect from a client's address. With port 0 the kernel chooses one that is free towards the backend.
-fn begin_connect_as(socket: OwnedFd, from: SocketAddr, to: SocketAddr) -> Result<BackendSocket, Cause> {
+fn begin_connect_as(
+    socket: OwnedFd,
+    from: SocketAddr,
+    to: SocketAddr,
+    interface: Option<Interface>,
+) -> Result<BackendSocket, Cause> {
     let connect = || -> io::Result<TcpStream> {
-        rustix::net::bind(&socket, &from)?;
-        match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(error) => return Err(error.into()),
+        let socket = Socket::from(socket);
+        if let Some(interface) = interface {
+            bind_to(&socket, interface)?;
         }
-        TcpStream::from_std(std::net::TcpStream::from(socket))
+        socket.bind(&from.into())?;
+        start(socket, to)
     };
     connect()
         .map(BackendSocket::plain)
@@ -210,8 +220,7 @@ mod tests {
     fn sockets(count: usize) -> Vec<OwnedFd> {
         (0..count)
             .map(|_| {
-                let socket =
-                    socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM.nonblocking(), None);
+                let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM.nonblocking(), None);
                 socket.unwrap().into()
             })
             .collect()
@@ -263,14 +272,14 @@ mod tests {
         let to = listener.local_addr().unwrap();
         let from: SocketAddr = "127.0.0.9:0".parse().unwrap();
         let socket = sockets(1).pop().unwrap();
-        let stream = begin_connect_as(socket, from, to).unwrap();
+        let stream = begin_connect_as(socket, from, to, None).unwrap();
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), from.ip());
         assert_eq!(peer, stream.local_addr().unwrap());
         // An address of the other family.
         let socket = sockets(1).pop().unwrap();
         assert!(matches!(
-            begin_connect_as(socket, "[::1]:0".parse().unwrap(), to),
+            begin_connect_as(socket, "[::1]:0".parse().unwrap(), to, None),
             Err(Cause::Local)
         ));
     }

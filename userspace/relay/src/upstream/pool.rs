@@ -124,7 +124,12 @@ impl LocalPool {
 
     /// Begins to connect to a backend. Never waits; a refusal may be known at once.
     pub(crate) fn begin_connect(&self, peer: &Peer) -> Result<BackendSocket, Cause> {
-        begin_connect(peer.address(), self.source.as_deref(), &self.cell)
+        begin_connect(
+            peer.address(),
+            self.pool.interface,
+            self.source.as_deref(),
+            &self.cell,
+        )
     }
 
     /// Whether its backends are spoken to in HTTP/2.

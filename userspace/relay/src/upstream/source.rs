@@ -23,7 +23,10 @@ use std::{
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use rustix::io::Errno;
 use socket2::Socket;
-use weir_core::ports::{Counts, End, Outlook, Ports, Resting};
+use weir_core::{
+    ids::Interface,
+    ports::{Counts, End, Outlook, Ports, Resting},
+};
 
 use super::{
     connect::{connect_cause, open, start},
@@ -180,17 +183,27 @@ impl PoolSource {
     }
 
     /// Begins to connect from one of the addresses. Never waits.
-    pub(super) fn connect(&self, to: SocketAddr, cell: &PoolCell) -> Result<BackendSocket, Cause> {
+    pub(super) fn connect(
+        &self,
+        to: SocketAddr,
+        interface: Option<Interface>,
+        cell: &PoolCell,
+    ) -> Result<BackendSocket, Cause> {
         match &self.way {
-            Way::Chosen(addresses) => self.connect_chosen(addresses, to),
+            Way::Chosen(addresses) => self.connect_chosen(addresses, to, interface),
             Way::Own(spaces) => {
                 let spaces = spaces.get(&to).map(Vec::as_slice).unwrap_or_default();
-                self.connect_own(spaces, to, cell)
+                self.connect_own(spaces, to, interface, cell)
             }
         }
     }
 
-    fn connect_chosen(&self, addresses: &[IpAddr], to: SocketAddr) -> Result<BackendSocket, Cause> {
+    fn connect_chosen(
+        &self,
+        addresses: &[IpAddr],
+        to: SocketAddr,
+        interface: Option<Interface>,
+    ) -> Result<BackendSocket, Cause> {
         let turn = self.turn.fetch_add(1, Relaxed);
         let count = addresses.len().max(1);
         let in_turn = addresses.iter().cycle().skip(turn % count).take(count);
@@ -200,7 +213,7 @@ impl PoolSource {
                 setsockopt(socket, IpBindAddressNoPort, &true)?;
                 socket.bind(&SocketAddr::new(*address, 0).into())
             };
-            match begin(to, bind) {
+            match begin(to, interface, bind) {
                 Ok(stream) => return Ok(BackendSocket::kept(stream, None, self.reset)),
                 Err(Refusal::Port) => cause = Cause::NoPort,
                 Err(Refusal::Address(error)) => unusable(*address, &error),
@@ -214,6 +227,7 @@ impl PoolSource {
         &self,
         spaces: &[Arc<Space>],
         to: SocketAddr,
+        interface: Option<Interface>,
         cell: &PoolCell,
     ) -> Result<BackendSocket, Cause> {
         let mut usable: Vec<&Arc<Space>> = spaces.iter().collect();
@@ -233,7 +247,7 @@ impl PoolSource {
                 socket.set_reuse_address(true)?;
                 socket.bind(&lease.address().into())
             };
-            match begin(to, bind) {
+            match begin(to, interface, bind) {
                 Ok(stream) => {
                     if lease.early.is_some() {
                         cell.port_early.add(1);
@@ -288,10 +302,11 @@ fn take_early(spaces: &[&Arc<Space>]) -> Option<Lease> {
 /// Begins to connect from what `bind` binds to.
 fn begin(
     to: SocketAddr,
+    interface: Option<Interface>,
     bind: impl FnOnce(&Socket) -> io::Result<()>,
 ) -> Result<tokio::net::TcpStream, Refusal> {
     let is = |error: &io::Error, errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    let socket = open(to).map_err(Refusal::Other)?;
+    let socket = open(to, interface).map_err(Refusal::Other)?;
     bind(&socket).map_err(|error| match error {
         // Something listens there, or has it for itself.
         error if is(&error, Errno::ADDRINUSE) => Refusal::Port,

@@ -217,6 +217,7 @@ impl Setup {
                 tls: self.back.as_ref().map(|_| Box::new(plan_backend_tls())),
                 proxy: self.proxy_out,
                 client_source: None,
+                interface: None,
             })
         };
         self.others.iter().map(other).collect()
@@ -254,6 +255,7 @@ impl Setup {
             lists: plan::Lists::default(),
             node: Node {
                 tunnel: plan::Tunnel::default(),
+                gateways: Vec::new(),
                 name: Arc::from("edge-1"),
                 interfaces: Vec::new(),
                 xdp: XdpMode::Off,
@@ -280,6 +282,7 @@ impl Setup {
                 tls: self.back.as_ref().map(|_| Box::new(plan_backend_tls())),
                 proxy: self.proxy_out,
                 client_source: None,
+                interface: None,
             })]
             .into_iter()
             .chain(self.other_pools())
@@ -295,6 +298,7 @@ impl Setup {
                     last: at.port(),
                     protocol: Protocol::Tcp,
                     scope: Scope::Address,
+                    interface: None,
                 }],
                 pool: (!self.no_pool).then(|| PoolName::new("pool")),
                 mode: self.mode.clone(),
@@ -437,6 +441,7 @@ pub(crate) fn listener(at: SocketAddr, service: &str, sockets: Vec<OwnedFd>) -> 
         port: at.port(),
         protocol: Protocol::Tcp,
         scope: Scope::Address,
+        interface: None,
     };
     Listener {
         key,

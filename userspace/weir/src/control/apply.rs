@@ -60,6 +60,12 @@ pub(super) fn steered_keys(plan: &Plan) -> impl Iterator<Item = ListenKey> {
         .flat_map(Listen::keys)
 }
 
+/// Whether a listener's socket is bound to its interface still: one that was taken away, and made anew, is another.
+fn hears(key: ListenKey, socket: &OwnedFd) -> bool {
+    key.interface
+        .is_none_or(|interface| listen::bound_to(socket, interface).is_some())
+}
+
 /// Whether a socket is bound as a listener of the plan would be now.
 pub(super) fn is_bound_for(plan: &Plan, key: ListenKey, socket: &OwnedFd) -> bool {
     let steered = plan.node.xdp != XdpMode::Off
@@ -69,6 +75,7 @@ pub(super) fn is_bound_for(plan: &Plan, key: ListenKey, socket: &OwnedFd) -> boo
         .and_then(|a| std::net::SocketAddr::try_from(a).ok());
     let listens = rustix::net::sockopt::socket_acceptconn(socket).unwrap_or(false);
     listens
+        && hears(key, socket)
         && bound.is_some_and(|bound| match steered {
             true => bound.ip().is_loopback(),
             false => bound == std::net::SocketAddr::new(key.addr, key.port),
@@ -107,12 +114,16 @@ impl Control {
     pub(super) fn wanted(&self, plan: &Plan) -> Wanted {
         let mut services = Vec::new();
         for service in &plan.services {
-            let keys: Vec<_> = service
-                .listen
-                .iter()
+            // XDP knows addresses and ports alone, whatever the interface.
+            let bare = |key| ListenKey {
+                interface: None,
+                ..key
+            };
+            let keys = { service.listen.iter() }
                 .filter(|l| l.is_virtual())
                 .flat_map(Listen::keys)
-                .collect();
+                .map(bare);
+            let keys: Vec<_> = keys.collect::<BTreeSet<_>>().into_iter().collect();
             if keys.is_empty() {
                 continue;
             }
@@ -156,7 +167,11 @@ impl Control {
                     (false, true) => How::Steered,
                     (false, false) => How::Bound,
                 };
-                for key in entry.keys().filter(|key| !self.listeners.contains_key(key)) {
+                let is_open = |key: &ListenKey| {
+                    let sockets = self.listeners.get(key).and_then(|sockets| sockets.first());
+                    sockets.is_some_and(|socket| hears(*key, socket))
+                };
+                for key in entry.keys().filter(|key| !is_open(key)) {
                     let sockets = listen::bind(key, how, self.workers, &options)
                         .map_err(|e| anyhow!("service {}: {e}", service.name))?;
                     opened.insert(key, sockets);
@@ -209,7 +224,7 @@ impl Control {
         let plan = Arc::clone(&loaded.plan);
         sources::check(&plan, self.kernel.as_ref()).await?;
         if let Some(kernel) = &self.kernel {
-            kernel.check_intake(&plan).await?;
+            kernel.check_ways(&plan).await?;
         }
         let opened = self.open_listeners(&plan)?;
         // Keys of both plans are held until the relay has gone over.
@@ -225,6 +240,8 @@ impl Control {
         for change in &changes {
             info!(change, "reload");
         }
+        // Those that take the place of others are new to the relay.
+        self.relay_has.retain(|key| !opened.contains_key(key));
         self.listeners.extend(opened);
         self.generation += 1;
         self.reload_error = None;
@@ -280,6 +297,7 @@ impl Control {
             kernel.tune(self.loaded.source.tunables.values(), plan.node.tunnel),
             kernel.lists(&plan.lists),
             kernel.reconcile(&wanted),
+            kernel.uplinks(plan).await,
             kernel.steer(plan, &self.listeners),
             kernel.take_in(plan, &self.listeners, true).await,
             kernel.addresses(plan).await,

@@ -2,10 +2,13 @@
 //!
 //! Owns the words. The decision is `weir_datapath::explain`'s; it takes some look-ups, so it is made at once.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use weir_abi::Reason;
-use weir_core::ids::BackendKey;
+use weir_core::{
+    ids::{BackendKey, ListenKey},
+    plan::Service,
+};
 use weir_datapath::explain::{Explanation, ListedAs, Protocol, Question, Rule, Shape, SlotView, WayOut};
 
 use super::state::Control;
@@ -40,8 +43,54 @@ impl Control {
         let explanation = kernel.explain(&question).map_err(|e| format!("{e:#}"))?;
         let explanation =
             explanation.ok_or_else(|| format!("{src} and {dst}: a flow has both ends in one family"))?;
-        Ok(in_words(&explanation))
+        let mut explained = in_words(&explanation);
+        if explanation.reason == Reason::NoService && question.protocol == Protocol::Tcp {
+            let takers = self.takers(kernel.taken_by(question.dst));
+            let banned = kernel.is_banned(question.src.ip());
+            take_in(&mut explained, &takers, banned.map_err(|e| format!("{e:#}"))?);
+        }
+        Ok(explained)
     }
+
+    /// Transparent listeners, each with its service.
+    fn takers(&self, listeners: Vec<ListenKey>) -> Vec<(ListenKey, String)> {
+        let services = &self.loaded.plan.services;
+        let service = |key| {
+            let of = |service: &&Arc<Service>| {
+                { service.listen.iter() }
+                    .any(|listen| listen.is_transparent() && listen.keys().any(|k| k == key))
+            };
+            services.iter().find(of).map(|service| service.name.to_string())
+        };
+        { listeners.into_iter() }
+            .filter_map(|key| Some((key, service(key)?)))
+            .collect()
+    }
+}
+
+/// What XDP passes and transparent listeners take in: says so.
+fn take_in(explained: &mut api::Explained, takers: &[(ListenKey, String)], banned: bool) {
+    let Some((_, service)) = takers.first() else {
+        return;
+    };
+    let one = |(key, service): &(ListenKey, String)| {
+        let by = key.interface.map_or_else(String::new, |interface| {
+            format!("if it comes in by {interface}, ")
+        });
+        format!("{by}the listener {key} of service {service}")
+    };
+    let all: Vec<_> = takers.iter().map(one).collect();
+    let all = all.join("; else ");
+    // Of several it is not known by which interface the packet would come.
+    if takers.iter().all(|(_, other)| other == service) {
+        explained.service = Some(service.clone());
+    }
+    explained.why = Some(match banned {
+        false => format!("XDP passes it, and weir_take takes it in for the relay: {all}"),
+        true => format!(
+            "XDP passes it, and weir_take drops it, since its source is banned; it would be for {all}"
+        ),
+    });
 }
 
 fn question(src: &str, dst: &str, protocol: &str, first: bool) -> Result<Question, String> {

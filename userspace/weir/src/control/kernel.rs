@@ -5,8 +5,8 @@
 mod take;
 
 use std::{
-    collections::BTreeMap,
-    net::IpAddr,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
@@ -28,6 +28,7 @@ use weir_datapath::{
     intake::{Families, Intake},
     neighbors::Neighbors,
     routing::{Watcher, Ways},
+    uplinks::Uplinks,
     vips::Vips,
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Kernel {
     datapath: Datapath,
     vips: Vips,
     intake: Intake,
+    uplinks: Uplinks,
     /// What `vips` was last asked for.
     addresses: Vec<IpAddr>,
     /// The L4 backends, whose next hops are kept resolved.
@@ -90,6 +92,7 @@ impl Kernel {
         let flood = Flood::new(datapath.syncookies().context("kernel settings")?);
         let vips = Vips::new(state_dir).context("virtual addresses")?;
         let intake = Intake::new().context("rules and routes")?;
+        let uplinks = Uplinks::new(state_dir).context("rules and routes")?;
         let (targets, watched) = watch::channel(Vec::new());
         // Those that the watch over routes can't tell the next hop of.
         let (asked, asking) = watch::channel(Vec::new());
@@ -104,6 +107,7 @@ impl Kernel {
             datapath,
             vips,
             intake,
+            uplinks,
             addresses: Vec::new(),
             targets,
             ways,
@@ -114,9 +118,18 @@ impl Kernel {
         })
     }
 
-    /// Refuses what is in the way of a plan's transparent listeners and sources, before anything of it is in force.
-    pub(super) async fn check_intake(&self, plan: &Plan) -> anyhow::Result<()> {
-        Ok(self.intake.check(take::families(plan)).await?)
+    /// Refuses what is in the way of a plan's transparent listeners and sources, and of its ways out by interfaces, before
+    /// anything of it is in force.
+    pub(super) async fn check_ways(&self, plan: &Plan) -> anyhow::Result<()> {
+        self.intake.check(take::families(plan)).await?;
+        let named = plan.named_interfaces();
+        Ok(self.uplinks.check(&named, &plan.node.gateways).await?)
+    }
+
+    /// Has what is bound to an interface leave by its router, and packets come in there.
+    pub(super) async fn uplinks(&mut self, plan: &Plan) -> anyhow::Result<()> {
+        let named = plan.named_interfaces();
+        Ok(self.uplinks.reconcile(&named, &plan.node.gateways).await?)
     }
 
     /// Those of `addresses` that the box has, and that weir has not added.
@@ -298,6 +311,9 @@ impl Kernel {
         if let Err(error) = self.intake.reconcile(Families::default()).await {
             error!(error = format!("{error:#}"), "rules or routes of weir's stay");
         }
+        if let Err(error) = self.uplinks.reconcile(&BTreeSet::new(), &[]).await {
+            error!(error = format!("{error:#}"), "rules or routes of weir's stay");
+        }
         let mut vips = self.vips;
         if let Err(error) = vips.remove_all().await {
             error!(error = format!("{error:#}"), "virtual addresses stay");
@@ -335,6 +351,16 @@ impl Kernel {
     /// What would become of a packet of a flow. None when its ends are of two families.
     pub(super) fn explain(&self, question: &Question) -> anyhow::Result<Option<Explanation>> {
         self.datapath.explain(question).context("kernel tables")
+    }
+
+    /// The transparent listeners that take in a connection to an address.
+    pub(super) fn taken_by(&self, to: SocketAddr) -> Vec<ListenKey> {
+        self.datapath.taken_by(to)
+    }
+
+    /// Whether the lists keep a source out.
+    pub(super) fn is_banned(&self, source: IpAddr) -> anyhow::Result<bool> {
+        Ok(self.datapath.is_banned(source)?)
     }
 
     pub(super) fn service_flows(&self, service: &ServiceName) -> u64 {

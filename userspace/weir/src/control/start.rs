@@ -167,8 +167,9 @@ impl Control {
         self.certificates.taken(&plan, None);
         sources::check(&plan, self.kernel.as_ref()).await?;
         if let Some(kernel) = &mut self.kernel {
-            kernel.check_intake(&plan).await?;
+            kernel.check_ways(&plan).await?;
             kernel.source_addresses(&plan).await?;
+            kernel.uplinks(&plan).await?;
         }
         let opened = self.open_listeners(&plan)?;
         self.listeners.extend(opened);

@@ -205,7 +205,10 @@ impl Control {
                     }
                 }
                 Some(asked) = self.asks.recv() => self.answer(asked, stop.is_some()).await,
-                () = ways_changed(&mut self.kernel) => self.follow_ways(),
+                () = ways_changed(&mut self.kernel) => {
+                    self.follow_ways();
+                    self.mind_interfaces().await;
+                }
                 () = sleep_until(stop), if stop.is_some() => {
                     warn!("the relay did not end in time, is killed");
                     if let Some(link) = &self.relay.link {
@@ -341,6 +344,7 @@ impl Control {
             );
         }
         self.export_anew().await;
+        self.mind_interfaces().await;
     }
 
     fn reconcile_kernel(&mut self) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use weir_core::{
     engine::ProbeRequest,
     health::{Failure, Outcome, Phase, ProbeResult, Word},
-    ids::{BackendKey, ListenKey, PoolName, Protocol, Scope},
+    ids::{BackendKey, Interface, ListenKey, PoolName, Protocol, Scope},
     plan::{CheckKind, HttpCheck, HttpProtocol, TlsCheck},
     proxy::Version,
 };
@@ -139,12 +139,15 @@ impl super::Greeting for FromHealth {
 }
 
 /// A [`ListenKey`].
-#[derive(Serialize, Deserialize, Debug, Clone, Copy)]
+#[derive(Serialize, Deserialize, Debug, Clone)]
 pub(crate) struct WireKey {
     addr: SocketAddr,
     udp: bool,
     /// The prefix of a transparent listener's network.
     network: Option<u8>,
+    /// The interface that it is for.
+    #[serde(default)]
+    interface: Option<String>,
 }
 
 impl From<ListenKey> for WireKey {
@@ -156,6 +159,7 @@ impl From<ListenKey> for WireKey {
                 Scope::Address => None,
                 Scope::Network(prefix) => Some(prefix),
             },
+            interface: key.interface.map(|interface| interface.to_string()),
         }
     }
 }
@@ -168,6 +172,7 @@ impl From<WireKey> for ListenKey {
             port: key.addr.port(),
             protocol,
             scope: key.network.map_or(Scope::Address, Scope::Network),
+            interface: { key.interface.as_deref() }.and_then(Interface::new),
         }
     }
 }
@@ -213,6 +218,9 @@ pub(crate) struct WireProbe {
     /// What it may be bound to.
     #[serde(default)]
     pub(crate) from: Vec<SocketAddr>,
+    /// The interface that it leaves by.
+    #[serde(default)]
+    interface: Option<String>,
     http: Option<WireHttp>,
 }
 
@@ -241,6 +249,7 @@ impl WireProbe {
             target,
             kind,
             from,
+            interface,
             proxy,
             timeout,
         } = probe;
@@ -281,6 +290,7 @@ impl WireProbe {
                 Version::V2 => 2,
             }),
             from: from.clone(),
+            interface: interface.map(|interface| interface.to_string()),
             http,
         }
     }
@@ -295,6 +305,10 @@ impl WireProbe {
             Some(_) => Some(Version::V2),
             None => None,
         }
+    }
+
+    pub(crate) fn interface(&self) -> Option<Interface> {
+        Interface::new(self.interface.as_deref()?)
     }
 
     pub(crate) fn kind(self) -> CheckKind {
@@ -495,12 +509,14 @@ mod tests {
                 target,
                 kind,
                 from: vec!["[2001:db8::5]:3000".parse().unwrap()],
+                interface: Interface::new("eth1"),
                 proxy,
                 timeout: Duration::from_millis(1500),
             };
             let probe = through_json(&WireProbe::new(&asked));
             assert_eq!((probe.id, probe.target), (3, target));
             assert_eq!(probe.from, asked.from);
+            assert_eq!(probe.interface(), asked.interface);
             assert_eq!((probe.timeout(), probe.proxy()), (asked.timeout, proxy));
             assert_eq!(probe.kind(), asked.kind);
         }
@@ -514,6 +530,7 @@ mod tests {
                 port: 53,
                 protocol,
                 scope: Scope::Address,
+                interface: Interface::new("eth1").filter(|_| protocol == Protocol::Tcp),
             };
             assert_eq!(ListenKey::from(through_json(&WireKey::from(key))), key);
         }

@@ -60,6 +60,7 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
                         target: probe.target,
                         timeout: probe.timeout(),
                         proxy: probe.proxy(),
+                        interface: probe.interface(),
                         from: probe.from.clone(),
                         kind: probe.kind(),
                     };
