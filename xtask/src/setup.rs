@@ -213,6 +213,12 @@ const PROGRAMS: &[Program] = {
             tasks: &[Bench],
         },
         Program {
+            name: "testssl",
+            package: "testssl.sh",
+            why: "a look at TLS as an attacker has it",
+            tasks: &[Test],
+        },
+        Program {
             name: "/usr/lib/python3/dist-packages/websockets/__init__.py",
             package: "python3-websockets",
             why: "real WebSocket client and backend",
