@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: the numbers that weir is judged by, measured against peers in the same run.
 //!
 //! Owns the choice and the builds. `bench/http.rs` compares the relay with HAProxy and nginx, `bench/l4.rs` the datapath
-//! with a bare `XDP_TX` and with nftables, `bench/ports.rs` fills the relay's source ports.
+//! with a bare `XDP_TX` and with nftables, `bench/ports.rs` fills the relay's source ports, `bench/tls.rs` compares what TLS
+//! with clients costs.
 
 use std::{env, fs, path::PathBuf, process::Command};
 
@@ -11,30 +12,35 @@ use serde_json::Value;
 
 use crate::{build, setup, shell, workspace::Workspace};
 
+mod client;
 mod cpu;
 mod http;
 mod l4;
+mod outcome;
+mod peers;
 mod ports;
+mod tls;
 
 /// Measure weir against peers in one run; figures go to target/bench/*.json.
 ///
 /// l4 (root): what weir_xdp costs per packet over a bare XDP_TX; packets forwarded per second of CPU, of weir and of
 /// nftables; memory and time at scale. http: CPU per request, latency and memory of the relay, of HAProxy and of nginx, one
-/// worker each on the same core, in alternating rounds. ports (root): connections in TIME_WAIT that the relay's source ports
-/// bear, of plain sessions and of MariaDB's; it takes three minutes and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
+/// worker each on the same core, in alternating rounds. tls: the same for TLS with clients, and (root) the memory that a field
+/// test's load takes. ports (root): connections in TIME_WAIT that the relay's source ports bear, of plain sessions and of
+/// MariaDB's; it takes three minutes and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
 /// run mean anything.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure.
     #[arg(value_name = "PLANE", default_values = ["l4", "http"])]
     planes: Vec<Plane>,
-    /// Rounds per proxy or box. Default: 9 (http), 5 (l4, forward).
+    /// Rounds per proxy or box. Default: 9 (http, tls), 5 (l4, forward).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// Seconds per round. Default: 1 (http), 5 (l4, forward), 90 or 120 at the most (ports).
+    /// Seconds per round. Default: 1 (http, tls), 5 (l4, forward), 90 or 120 at the most (ports).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
-    /// http: connections that are kept busy.
+    /// http, tls: connections that are kept busy.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     connections: u32,
     /// http: whose access logs are written.
@@ -62,6 +68,8 @@ enum Plane {
     Http,
     /// Source ports of the relay.
     Ports,
+    /// TLS with clients in the relay.
+    Tls,
 }
 
 /// A part of a plane's bench, by one name.
@@ -70,11 +78,12 @@ enum Part {
     L4(l4::Part),
     Http(http::Part),
     Ports(ports::Part),
+    Tls(tls::Part),
 }
 
 impl ValueEnum for Part {
     fn value_variants<'a>() -> &'a [Self] {
-        use self::{http::Part as H, l4::Part as L, ports::Part as P};
+        use self::{http::Part as H, l4::Part as L, ports::Part as P, tls::Part as T};
         &[
             Self::L4(L::Packet),
             Self::L4(L::Forward),
@@ -90,6 +99,15 @@ impl ValueEnum for Part {
             Self::Http(H::Churn),
             Self::Ports(P::Sessions),
             Self::Ports(P::Mariadb),
+            Self::Tls(T::FullRsa),
+            Self::Tls(T::FullP256),
+            Self::Tls(T::Resumed),
+            Self::Tls(T::ResumedTls12),
+            Self::Tls(T::ClientCertificate),
+            Self::Tls(T::KeepAlive),
+            Self::Tls(T::Download),
+            Self::Tls(T::Idle),
+            Self::Tls(T::Field),
         ]
     }
 
@@ -98,6 +116,7 @@ impl ValueEnum for Part {
             Self::L4(part) => part.to_possible_value(),
             Self::Http(part) => part.to_possible_value(),
             Self::Ports(part) => part.to_possible_value(),
+            Self::Tls(part) => part.to_possible_value(),
         }
     }
 }
@@ -117,15 +136,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let l4_parts = of_plane(&args.parts, |part| match part {
         Part::L4(part) => Some(part),
-        Part::Http(_) | Part::Ports(_) => None,
+        Part::Http(_) | Part::Ports(_) | Part::Tls(_) => None,
     });
     let http_parts = of_plane(&args.parts, |part| match part {
         Part::Http(part) => Some(part),
-        Part::L4(_) | Part::Ports(_) => None,
+        Part::L4(_) | Part::Ports(_) | Part::Tls(_) => None,
+    });
+    let tls_parts = of_plane(&args.parts, |part| match part {
+        Part::Tls(part) => Some(part),
+        Part::L4(_) | Part::Http(_) | Part::Ports(_) => None,
     });
     let ports_parts = of_plane(&args.parts, |part| match part {
         Part::Ports(part) => Some(part),
-        Part::L4(_) | Part::Http(_) => None,
+        Part::L4(_) | Part::Http(_) | Part::Tls(_) => None,
     });
     let given = env::var_os("WEIR_BIN");
     let l4 = args.planes.contains(&Plane::L4) && !l4_parts.is_empty();
@@ -160,6 +183,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
             profile: args.profile,
         };
         http::run(&workspace, &binary, &options)?;
+    }
+    if args.planes.contains(&Plane::Tls) && !tls_parts.is_empty() {
+        let binary = binary()?;
+        let options = tls::Options {
+            parts: tls_parts,
+            rounds: args.rounds.unwrap_or(9),
+            seconds: args.seconds.unwrap_or(1),
+            connections: args.connections,
+            markdown: args.markdown,
+        };
+        tls::run(&workspace, &binary, &options)?;
     }
     Ok(())
 }

@@ -2,9 +2,13 @@
 //!
 //! Only reads; which processes are meant is the caller's knowledge.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
+use weir_harness::wait_until;
+
+/// How long a process may take to come to rest.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A process with all its descendants, as they were when it was looked for.
 pub(super) struct Tree(Vec<u32>);
@@ -54,6 +58,18 @@ impl Tree {
         }
         held
     }
+}
+
+/// What a proxy holds once it has noticed all ends.
+pub(super) fn settled(tree: &Tree) -> Result<Held> {
+    let mut last = tree.held();
+    let mut same = 0;
+    wait_until(PATIENCE, "all connections that have ended are closed", || {
+        let now = tree.held();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same >= 20).then_some(now).ok_or_else(|| format!("{now:?}"))
+    })
 }
 
 /// Nanoseconds that a thread has run: the first number of its schedstat.

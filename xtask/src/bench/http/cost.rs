@@ -4,9 +4,14 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Options, Outcome, Part, Target, client, go_on,
+    super::{
+        client,
+        outcome::{Outcome, Target},
+        peers::{LARGE, MEDIUM, SMALL, go_on},
+    },
+    Options, Part,
     load::{h2load, wrk},
-    stage::{LARGE, MEDIUM, Proxy, SMALL, relaying},
+    stage::{Proxy, relaying},
 };
 use crate::shell;
 
@@ -51,7 +56,7 @@ pub(super) fn run(part: Part, proxies: &[Proxy], options: &Options) -> Result<Ou
         shell::note(&told);
     }
     Ok(Outcome {
-        part,
+        part: part.name(),
         unit,
         figures,
         target: Target::Ratio(target),

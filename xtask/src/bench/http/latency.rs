@@ -22,9 +22,14 @@ use rustix::{
 use serde_json::json;
 
 use super::{
-    Options, Outcome, Part, Target, client, go_on,
+    super::{
+        client,
+        outcome::{Outcome, Target},
+        peers::{Kind, SMALL, go_on},
+    },
+    Options, Part,
     load::wrk,
-    stage::{Kind, Proxy, SMALL},
+    stage::Proxy,
 };
 use crate::shell;
 
@@ -74,7 +79,7 @@ pub(super) fn run(proxies: &[Proxy], options: &Options) -> Result<Outcome> {
     // HAProxy's figure is the one that counts, and nginx has its own peak.
     figures.retain(|(name, _)| *name != Kind::Nginx.name());
     Ok(Outcome {
-        part: Part::Latency,
+        part: Part::Latency.name(),
         unit: "us, 99th percentile",
         figures,
         target: Target::Ratio(1.0),

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::OTHER_CORE;
+use super::super::peers::OTHER_CORE;
 use crate::shell;
 
 /// Loads `http://at/path`. Answers with the requests that were served.

@@ -6,18 +6,21 @@
 use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use weir_harness::{Scratch, wait_until};
+use weir_harness::Scratch;
 
 use super::{
-    super::cpu::{Held, Tree},
-    Logs, Outcome, Part, Target, client, go_on,
-    stage::{Kind, Origin, Proxy, SMALL},
+    super::{
+        client,
+        cpu::settled,
+        outcome::{Outcome, Target},
+        peers::{Kind, Origin, SMALL, go_on, raise_limit},
+    },
+    Logs, Part,
+    stage::Proxy,
 };
 use crate::shell;
 
@@ -28,10 +31,9 @@ const CHURNED: usize = 20_000;
 const AT_ONCE: usize = 1_000;
 /// KiB that the churn may leave behind: what an allocator may take for itself. That is 26 bytes for each connection.
 const LEFT: f64 = 512.0;
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn idle(scratch: &Scratch, binary: &Path, origin: &Origin, logs: Logs) -> Result<Outcome> {
-    raise_limit()?;
+    raise_limit(IDLE as u64 + 1_000)?;
     let mut figures = Vec::new();
     let mut more = Vec::new();
     for kind in Kind::ALL {
@@ -67,7 +69,7 @@ pub(super) fn idle(scratch: &Scratch, binary: &Path, origin: &Origin, logs: Logs
         figures.push((kind.name(), vec![figure]));
     }
     Ok(Outcome {
-        part: Part::Idle,
+        part: Part::Idle.name(),
         unit: "KiB each",
         figures,
         target: Target::Most(2.0),
@@ -76,7 +78,7 @@ pub(super) fn idle(scratch: &Scratch, binary: &Path, origin: &Origin, logs: Logs
 }
 
 pub(super) fn churn(scratch: &Scratch, binary: &Path, origin: &Origin, logs: Logs) -> Result<Outcome> {
-    raise_limit()?;
+    raise_limit(IDLE as u64 + 1_000)?;
     let mut figures = Vec::new();
     let mut more = Vec::new();
     for kind in Kind::ALL {
@@ -106,7 +108,7 @@ pub(super) fn churn(scratch: &Scratch, binary: &Path, origin: &Origin, logs: Log
         figures.push((kind.name(), vec![kib]));
     }
     Ok(Outcome {
-        part: Part::Churn,
+        part: Part::Churn.name(),
         unit: "KiB more",
         figures,
         target: Target::Most(LEFT),
@@ -126,34 +128,4 @@ fn connections(at: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
         open.push(client.into_stream());
     }
     Ok(open)
-}
-
-/// What a proxy holds once it has noticed all ends.
-fn settled(tree: &Tree) -> Result<Held> {
-    let mut last = tree.held();
-    let mut same = 0;
-    wait_until(PATIENCE, "all connections that have ended are closed", || {
-        let now = tree.held();
-        same = if now == last { same + 1 } else { 0 };
-        last = now;
-        (same >= 20).then_some(now).ok_or_else(|| format!("{now:?}"))
-    })
-}
-
-/// Room for this process' own sockets.
-fn raise_limit() -> Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let need = IDLE as u64 + 1_000;
-    if limit.current.is_some_and(|most| most < need) {
-        let maximum = limit.maximum.map(|most| most.max(need));
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(need),
-                maximum,
-            },
-        )
-        .with_context(|| format!("raising the limit on open files to {need}"))?;
-    }
-    Ok(())
 }

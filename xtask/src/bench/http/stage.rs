@@ -4,88 +4,25 @@
 //! deferred accept; weir and HAProxy check the origin beside. Each is set up as it is in production.
 
 use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
-    os::unix::fs::chown,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
-use weir_harness::{Cmd, Process, Scratch, wait_until};
+use weir_harness::{Process, Scratch};
 
-use super::{super::cpu::Tree, Logs, OTHER_CORE, PROXY_CORE, client};
-use crate::shell;
-
-/// What the origin has: path and size.
-pub(super) const SMALL: (&str, usize) = ("/", 128);
-pub(super) const MEDIUM: (&str, usize) = ("/16k", 16 << 10);
-pub(super) const LARGE: (&str, usize) = ("/64m", 64 << 20);
-
-/// How long a program may take to come up.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The user of that name, and its group.
-const NOBODY: u32 = 65_534;
-/// Most open connections of a proxy, and its most descriptors: all are idle when they are that many, so that each is one
-/// socket. Many machines allow no more than 20 000.
-const CONNECTIONS: u32 = 11_000;
-const DESCRIPTORS: u32 = 16_000;
-
-/// Which proxy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    Weir,
-    Haproxy,
-    Nginx,
-}
-
-impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Weir, Self::Haproxy, Self::Nginx];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Weir => "weir",
-            Self::Haproxy => "haproxy",
-            Self::Nginx => "nginx",
-        }
-    }
-}
-
-/// nginx, which answers all.
-pub(super) struct Origin {
-    at: SocketAddr,
-    _process: Process,
-}
-
-impl Origin {
-    pub(super) fn start(scratch: &Scratch) -> Result<Self> {
-        let [at] = free_addresses()?;
-        let files = scratch.join("files");
-        fs::create_dir_all(&files).context("making the origin's directory")?;
-        for (path, size) in [MEDIUM, LARGE] {
-            scratch.write(format!("files{path}"), vec![b'x'; size])?;
-        }
-        let body = "x".repeat(SMALL.1);
-        let text = format!(
-            "{}http {{ access_log off; sendfile on; tcp_nopush on; {}\n\
-             server {{ listen {at} backlog=8192; root {}; default_type text/plain;\n\
-             location = / {{ return 200 \"{body}\"; }} }} }}\n",
-            nginx_main(scratch, "origin"),
-            nginx_http(scratch),
-            files.display(),
-        );
-        let process = start_nginx(scratch, "origin", OTHER_CORE, &text)?;
-        wait_until(PATIENCE, "the origin answers", || {
-            client::get(at, SMALL.0).map(drop).map_err(|e| format!("{e:#}"))
-        })?;
-        Ok(Self {
-            at,
-            _process: process,
-        })
-    }
-}
+use super::{
+    super::{
+        client,
+        cpu::Tree,
+        peers::{
+            CONNECTIONS, DESCRIPTORS, Kind, Origin, PATIENCE, PROXY_CORE, SMALL, free_addresses, make_log,
+            nginx_http, nginx_main, start, start_nginx,
+        },
+    },
+    Logs,
+};
 
 /// A proxy under test.
 pub(super) struct Proxy {
@@ -164,58 +101,6 @@ impl Proxy {
     }
 }
 
-/// Ports of the loopback that nobody listens on. All are held until all are found.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
-    let mut held = Vec::new();
-    for _ in 0..N {
-        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?);
-    }
-    let mut found = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (at, listener) in found.iter_mut().zip(&held) {
-        *at = listener.local_addr().context("finding a free port")?;
-    }
-    Ok(found)
-}
-
-/// `program` on one core, started.
-fn start(scratch: &Scratch, name: &str, core: usize, program: &Path, args: &[&str]) -> Result<Process> {
-    let program = program
-        .to_str()
-        .and_then(shell::find)
-        .unwrap_or_else(|| program.to_path_buf());
-    let cmd = Cmd::new("taskset")
-        .args(["-c", &core.to_string()])
-        .arg(program)
-        .args(args);
-    Process::start(name, scratch, &cmd)
-}
-
-/// What every nginx here begins with.
-fn nginx_main(scratch: &Scratch, name: &str) -> String {
-    // Its workers read files of this directory.
-    let user = if shell::is_root() { "user root; " } else { "" };
-    let dir = scratch.path().display();
-    format!(
-        "daemon off; {user}worker_processes 1; worker_rlimit_nofile {DESCRIPTORS}; pid {dir}/{name}.pid; error_log stderr warn;\n\
-         events {{ worker_connections {DESCRIPTORS}; }}\n"
-    )
-}
-
-fn nginx_http(scratch: &Scratch) -> String {
-    let dir = scratch.path().display();
-    format!(
-        "keepalive_requests 1000000000; keepalive_timeout 1h; client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; \
-         fastcgi_temp_path {dir}/fastcgi; uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;"
-    )
-}
-
-fn start_nginx(scratch: &Scratch, name: &str, core: usize, text: &str) -> Result<Process> {
-    let file = scratch.write(format!("{name}.conf"), text)?.display().to_string();
-    let prefix = scratch.path().display().to_string();
-    let args = ["-p", &prefix, "-e", "stderr", "-c", &file];
-    start(scratch, name, core, Path::new("nginx"), &args)
-}
-
 fn start_nginx_proxy(scratch: &Scratch, origin: SocketAddr, logged: bool) -> Result<Proxy> {
     let [http, http2] = free_addresses()?;
     let log = match logged {
@@ -253,10 +138,8 @@ fn start_weir(scratch: &Scratch, binary: &Path, origin: SocketAddr, logged: bool
         true => format!("{dir}/weir.log"),
         false => "off".to_owned(),
     };
-    if logged && shell::is_root() {
-        // The relay, which writes it, runs as nobody.
-        let file = scratch.write("weir.log", "")?;
-        chown(&file, Some(NOBODY), Some(NOBODY)).context("giving weir its log")?;
+    if logged {
+        make_log(scratch)?;
     }
     let text = format!(
         "[node]\nname = \"bench\"\nxdp = \"off\"\nworkers = 1\n\
@@ -315,18 +198,6 @@ fn start_haproxy(scratch: &Scratch, origin: SocketAddr, logged: bool) -> Result<
     })
 }
 
-/// The peers' versions, as they tell them.
-pub(super) fn versions() -> Value {
-    let first = |program: &str, arg: &str| {
-        let path = shell::find(program)?;
-        let out = Command::new(path).arg(arg).output().ok()?;
-        // nginx tells it on standard error.
-        let text = [out.stdout, out.stderr].concat();
-        Some(String::from_utf8_lossy(&text).lines().next()?.to_owned())
-    };
-    json!({ "haproxy": first("haproxy", "-v"), "nginx": first("nginx", "-v"), "wrk": first("wrk", "-v"), "h2load": first("h2load", "--version") })
-}
-
 /// Proxies that relay bytes.
 pub(super) fn relaying(proxies: &[Proxy]) -> Result<usize> {
     let count = proxies.iter().take_while(|proxy| proxy.tcp.is_some()).count();
@@ -334,15 +205,4 @@ pub(super) fn relaying(proxies: &[Proxy]) -> Result<usize> {
         bail!("only {count} proxies relay bytes");
     }
     Ok(count)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn free_ports_differ() {
-        let [a, b, c] = free_addresses().expect("free ports");
-        assert!(a != b && b != c && a != c);
-    }
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::OTHER_CORE;
+use super::peers::OTHER_CORE;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
