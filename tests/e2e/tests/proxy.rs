@@ -188,7 +188,7 @@ fn tlvs_go_from_haproxy_to_haproxy() -> Result<()> {
         &netns,
         "frontend behind\n  mode http\n  timeout http-request 10s\n  bind 127.0.0.1:8002 accept-proxy\n  \
          http-request return status 200 content-type text/plain lf-string \
-         \"haproxy %[src] %[fc_pp_authority] %[fc_pp_unique_id]\\n\"\n",
+         \"haproxy %[src] %[fc_pp_authority] %[fc_pp_unique_id] %[req.fhdr(x-forwarded-proto)]\\n\"\n",
         &[at(8002)],
     )?;
     let mut body = String::new();
@@ -198,8 +198,14 @@ fn tlvs_go_from_haproxy_to_haproxy() -> Result<()> {
             "[pools.{mode}]\nproxy_protocol = \"v2\"\nproxy_tlvs = [\"authority\", \"alpn\", \"ssl\", \"unique-id\", \"crc32c\"]\n\
              backends = [{{ address = \"127.0.0.1:8002\" }}]\n"
         )?;
-        let more = "proxy_protocol = { from = [\"127.0.0.0/8\"] }";
-        body += &service(mode, mode, &[at(port).to_string()], mode, more);
+        // That the client spoke TLS to HAProxy is told to the backend of mode http.
+        let fields = if mode == "http" {
+            "forwarded_fields = [\"x-forwarded-proto\"]\n"
+        } else {
+            ""
+        };
+        let more = format!("{fields}proxy_protocol = {{ from = [\"127.0.0.0/8\"] }}");
+        body += &service(mode, mode, &[at(port).to_string()], mode, &more);
     }
     let weir = Weir::start(&netns, WeirConfig::relay_only(body, Some((65534, 65534))))?;
     let mut sections = String::new();
@@ -218,9 +224,10 @@ fn tlvs_go_from_haproxy_to_haproxy() -> Result<()> {
         let target = format!("https://a.example:{port}/");
         let answer = curl::get(&netns, &target, &["-k", "--http1.1", "--resolve", &resolve]);
         let answer = weir.with_log(answer)?;
+        let proto = if mode == "http" { " https" } else { "" };
         assert_eq!(
             answer.text().trim(),
-            format!("haproxy 127.0.0.1 a.example of-{mode}"),
+            format!("haproxy 127.0.0.1 a.example of-{mode}{proto}"),
             "{}",
             weir.log()
         );
