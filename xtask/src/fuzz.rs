@@ -20,7 +20,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The targets.
-    #[arg(value_name = "TARGET", default_values = ["packet", "http-head", "http2-front", "first-bytes", "vrrp", "config"])]
+    #[arg(value_name = "TARGET", default_values = ["packet", "http-head", "http2-front", "first-bytes", "vrrp", "sync", "config"])]
     targets: Vec<Target>,
     /// Seconds for each.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
@@ -42,6 +42,8 @@ enum Target {
     FirstBytes,
     /// A VRRP advert, and what happens to a group of virtual routers.
     Vrrp,
+    /// What boxes tell each other of flows.
+    Sync,
     /// weir.toml.
     Config,
 }
@@ -55,6 +57,7 @@ impl Target {
             Self::Http2Front => "http2_front",
             Self::FirstBytes => "first_bytes",
             Self::Vrrp => "vrrp",
+            Self::Sync => "sync",
             Self::Config => "config",
         }
     }
@@ -62,7 +65,7 @@ impl Target {
     /// The longest input that can mean anything new.
     fn longest(self) -> u32 {
         match self {
-            Self::Packet | Self::Vrrp => 2_048,
+            Self::Packet | Self::Vrrp | Self::Sync => 2_048,
             Self::HttpHead | Self::Http2Front | Self::FirstBytes => 4_096,
             Self::Config => 8_192,
         }

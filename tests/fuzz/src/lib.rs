@@ -11,4 +11,5 @@ pub mod http2_front;
 pub mod http_head;
 pub mod mutate;
 pub mod packet;
+pub mod sync;
 pub mod vrrp;

@@ -159,3 +159,24 @@ fn adverts_reach_every_judgement() {
         "no input reaches these"
     );
 }
+
+#[test]
+fn sync() {
+    replay("sync", weir_fuzz::sync::check);
+}
+
+/// As `packets_reach_every_reason`. What depends on who is a peer and what was heard before is told elsewhere.
+#[test]
+fn what_boxes_tell_reaches_every_kind() {
+    let inputs = corpus("sync");
+    let reached: BTreeSet<_> = inputs
+        .iter()
+        .map(|(_, input)| weir_fuzz::sync::reached(input))
+        .collect();
+    let expected = BTreeSet::from(["hello", "entries", "ask", "chunk", "malformed", "unknown-key"]);
+    assert_eq!(
+        expected.difference(&reached).collect::<Vec<_>>(),
+        [&""; 0],
+        "no input reaches these"
+    );
+}

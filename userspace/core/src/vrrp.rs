@@ -13,7 +13,7 @@ pub mod auth;
 pub mod demotion;
 pub mod machine;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod wire;
 
 use std::{

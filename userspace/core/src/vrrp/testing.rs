@@ -48,7 +48,7 @@ pub(super) fn seal(header: &mut [u8]) {
 }
 
 /// Stands in for HMAC-SHA-256: keys 1 and 2 are there.
-pub(super) struct Stand;
+pub(crate) struct Stand;
 
 impl Keys for Stand {
     fn mac(&self, key: u8, parts: &[&[u8]]) -> Option<[u8; MAC]> {
