@@ -74,6 +74,7 @@ use weir_abi::{
 };
 
 pub use self::full_nat::Nat;
+pub use self::towards::place;
 
 use self::towards::{hash, slot_index, towards_backend, towards_client, tunnel_source, two_ports};
 use crate::{

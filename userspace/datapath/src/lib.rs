@@ -49,6 +49,7 @@ pub mod ports;
 mod rings;
 pub mod routing;
 pub mod sweep;
+pub mod sync;
 mod sys;
 mod sysctl;
 mod table;

@@ -19,9 +19,8 @@ use weir_abi::{
     Settings, names,
 };
 
-use self::judge::{
-    Cutoff, Known, counts_for, flow_of, gives_back, is_done, is_orphan, is_same, nat_counts_for,
-};
+pub(crate) use self::judge::flow_of;
+use self::judge::{Cutoff, Known, counts_for, gives_back, is_done, is_orphan, is_same, nat_counts_for};
 pub use self::ports::{PortUse, Ports};
 use crate::{error::MapError, flows::reply_key, sys, table::Table, tables::Tables};
 
@@ -297,7 +296,7 @@ impl Sweeper {
 }
 
 /// CPU time of this thread.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     ClockId::CLOCK_THREAD_CPUTIME_ID
         .now()
         .map(Duration::from)

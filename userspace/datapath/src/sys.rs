@@ -8,6 +8,7 @@ mod clock;
 pub(crate) mod ethtool;
 pub(crate) mod packet;
 pub(crate) mod test_run;
+mod walk;
 
 use std::{
     ffi::CString,
@@ -21,6 +22,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+pub(crate) use self::walk::{Walk, map_each};
 pub(crate) use clock::{coarse_tick, monotonic_nanoseconds, monotonic_seconds};
 
 /// Commands of bpf(2), from `enum bpf_cmd` of linux/bpf.h.
@@ -160,6 +162,24 @@ pub(crate) fn map_update<K: Plain, V: Plain>(map: impl AsFd, key: &K, values: &[
     unsafe { bpf(cmd::MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
+/// Adds one key. False if it was there.
+pub(crate) fn map_add<K: Plain, V: Plain>(map: impl AsFd, key: &K, values: &[V]) -> io::Result<bool> {
+    const NO_EXIST: u64 = 1;
+    let mut attr = ElemAttr {
+        map_fd: number(map),
+        key: address(key),
+        value: address(values),
+        flags: NO_EXIST,
+        ..ElemAttr::default()
+    };
+    // SAFETY: as for `map_lookup`; the kernel only reads.
+    match unsafe { bpf(cmd::MAP_UPDATE_ELEM, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// Deletes one key. False if it was absent.
 pub(crate) fn map_delete<K: Plain>(map: impl AsFd, key: &K) -> io::Result<bool> {
     let mut attr = ElemAttr {
@@ -186,51 +206,6 @@ struct BatchAttr {
     map_fd: u32,
     elem_flags: u64,
     flags: u64,
-}
-
-/// Calls `each` for every entry of a hash map (plain or LRU) or a trie. Entries that come or go meanwhile may be missed or seen
-/// twice.
-pub(crate) fn map_each<K: Plain, V: Plain>(map: impl AsFd, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
-    // A batch must hold the largest bucket, or the kernel answers ENOSPC: then it is doubled.
-    let mut size = 1024_usize;
-    let (mut keys, mut values) = (vec![K::default(); size], vec![V::default(); size]);
-    // The kernel keeps its position here: a u32 for hash maps, a key for tries. Larger than any it may want.
-    const { assert!(size_of::<K>() <= size_of::<[u64; 8]>()) };
-    let (mut position, mut next) = ([0_u64; 8], [0_u64; 8]);
-    let mut first = true;
-    loop {
-        let mut attr = BatchAttr {
-            in_batch: if first { 0 } else { address(&position) },
-            out_batch: address_mut(&mut next),
-            keys: address_mut(keys.as_mut_slice()),
-            values: address_mut(values.as_mut_slice()),
-            count: size as u32,
-            map_fd: number(&map),
-            ..BatchAttr::default()
-        };
-        // SAFETY: BatchAttr is the batch member; keys and values hold `count` elements of the map's sizes (checked by
-        // `table`), the positions are larger than a hash map's 4 bytes and (checked
-        // above) than any key.
-        let last = match unsafe { bpf(cmd::MAP_LOOKUP_BATCH, &mut attr) } {
-            Ok(_) => false,
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) && size < 1 << 20 => {
-                size *= 2;
-                keys.resize(size, K::default());
-                values.resize(size, V::default());
-                continue;
-            }
-            Err(e) => return Err(e),
-        };
-        for (key, value) in keys.iter().zip(&values).take(attr.count as usize) {
-            each(key, value);
-        }
-        if last {
-            return Ok(());
-        }
-        position = next;
-        first = false;
-    }
 }
 
 /// The bytes of an array's first value, whatever their layout.

@@ -111,6 +111,20 @@ impl<K: Plain, V: Plain> Table<K, V> {
         sys::map_update(&self.fd, key, std::slice::from_ref(value)).map_err(self.fail("update"))
     }
 
+    /// Adds an entry. False: the key is there.
+    pub(crate) fn add(&self, key: &K, value: &V) -> Result<bool, MapError> {
+        sys::map_add(&self.fd, key, std::slice::from_ref(value)).map_err(self.fail("add to"))
+    }
+
+    /// The next entries of a walk; as [`sys::Walk::step`].
+    pub(crate) fn step(
+        &self,
+        walk: &mut sys::Walk<K, V>,
+        each: impl FnMut(&K, &V),
+    ) -> Result<bool, MapError> {
+        walk.step(&self.fd, each).map_err(self.fail("read"))
+    }
+
     pub(crate) fn delete(&self, key: &K) -> Result<bool, MapError> {
         sys::map_delete(&self.fd, key).map_err(self.fail("delete from"))
     }
@@ -318,6 +332,25 @@ impl RingMemory {
 
     pub(crate) fn table(&self) -> &Table<u32, Slot> {
         &self.table
+    }
+
+    /// The same array, mapped once more, for another thread.
+    pub(crate) fn duplicate(&self) -> Result<Self, MapError> {
+        Self::new(self.table.name, self.table.as_fd())
+    }
+
+    /// A slot as it is now; None past the end.
+    pub(crate) fn slot(&self, index: u32) -> Option<Slot> {
+        self.words.load(index as usize).map(unpack)
+    }
+
+    /// Replaces a slot if it is still as it was read. Whoever owns the array may write it meanwhile.
+    pub(crate) fn exchange(&self, index: u32, read: Slot, slot: Slot) -> bool {
+        let word = self.words.words().get(index as usize);
+        word.is_some_and(|word| {
+            word.compare_exchange(pack(read), pack(slot), Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        })
     }
 
     /// The slots at `offset .. offset + len`, as far as the array goes.

@@ -73,6 +73,8 @@ pub mod flow {
     pub const CLOSED: u32 = 1 << 16;
     /// It counts in [`ClientState::open`](crate::maps::ClientState::open).
     pub const COUNTED: u32 = 1 << 17;
+    /// Another box told of it. Its own from the first packet that is counted here.
+    pub const TOLD: u32 = 1 << 18;
 }
 
 /// Bits of [`NatReply::flags`](crate::maps::NatReply), and how exact its times are.
@@ -87,6 +89,8 @@ pub mod nat {
     pub const COUNTED: u32 = 1 << 3;
     /// A RST has ended it: whether its receiver believed that, what comes after it says.
     pub const BY_RST: u32 = 1 << 4;
+    /// Another box told of it, and no packet of it was looked at here since.
+    pub const TOLD: u32 = 1 << 5;
 
     /// Seconds within which `seen` is not written again.
     pub const REFRESH: u32 = 4;

@@ -191,21 +191,39 @@ pub(super) fn hash(packet: &Packet, service: &Service, settings: &Settings) -> u
     if service.flags & service::HASH_MASKED == 0 {
         return flow_hash(&settings.flow_key, &{ packet.flow });
     }
-    let [s0, s1, s2, s3] = packet.flow.src.words;
+    flow_hash(
+        &settings.flow_key,
+        &masked(&{ packet.flow.src }, packet.v4, service),
+    )
+}
+
+/// What of a source the hash of a service takes in that has a mask.
+#[inline(always)]
+fn masked(src: &Addr16, v4: bool, service: &Service) -> FlowKey {
+    let [s0, s1, s2, s3] = src.words;
     let [m0, m1, m2, m3] = service.hash_mask;
-    let (src, dst) = if packet.v4 {
+    let (src, dst) = if v4 {
         (Addr16::from_v4_word(s3 & m3), Addr16::from_v4_word(0))
     } else {
         let src = Addr16::from_v6_words([s0 & m0, s1 & m1, s2 & m2, s3 & m3]);
         (src, Addr16::default())
     };
-    let source = FlowKey {
+    FlowKey {
         src,
         dst,
         ports: 0,
         proto: 0,
+    }
+}
+
+/// The slot that a flow falls on by its hash, as an index into `RINGS`: as [`hash`] and [`slot_index`] say it of its packets.
+/// None: the service has no slots.
+pub fn place(flow: &FlowKey, service: &Service, settings: &Settings) -> Option<u32> {
+    let hash = match service.flags & service::HASH_MASKED {
+        0 => flow_hash(&settings.flow_key, flow),
+        _ => flow_hash(&settings.flow_key, &masked(&flow.src, flow.src.is_v4(), service)),
     };
-    flow_hash(&settings.flow_key, &source)
+    (service.ring_len != 0).then(|| slot_index(service, hash))
 }
 
 /// The slot of a service's ring that a hash falls on, as an index into `RINGS`.

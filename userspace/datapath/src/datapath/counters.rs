@@ -7,10 +7,11 @@ use weir_core::ids::{BackendKey, ServiceName};
 
 use super::Datapath;
 use crate::{
-    capture,
+    Wanted, capture,
     error::MapError,
     flows::{FlowView, Names},
     sweep::{Live, Sweeper},
+    sync::{SyncTables, View},
     tables::Handle,
 };
 
@@ -125,6 +126,21 @@ impl Datapath {
             sources: state.sources.values().copied().collect(),
         };
         Sweeper::new(&self.tables, live).map(Some)
+    }
+
+    /// The tables of flows, for the thread that tells other boxes of them.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated, or the rings not be mapped.
+    pub fn sync_tables(&self) -> Result<SyncTables, MapError> {
+        SyncTables::new(&self.tables)
+    }
+
+    /// Whom the numbers in the maps stand for, after [`Self::reconcile`] with this desired state. None while it is not known
+    /// what the maps hold.
+    pub fn sync_view(&self, wanted: &Wanted) -> Option<View> {
+        let state = self.state.as_ref()?;
+        Some(View::new(state, wanted, self.limits.cpus))
     }
 
     /// Size and use of every map.

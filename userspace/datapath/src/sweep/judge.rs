@@ -93,7 +93,7 @@ impl Cutoff {
 }
 
 /// The flow that a reply belongs to. Key of `NAT_FLOWS`.
-pub(super) fn flow_of(reply_key: &FlowKey, reply: &NatReply) -> FlowKey {
+pub(crate) fn flow_of(reply_key: &FlowKey, reply: &NatReply) -> FlowKey {
     let [v0, v1, c0, c1] = reply.ports.to_ne_bytes();
     FlowKey {
         src: reply.client,

@@ -16,6 +16,7 @@ mod replace;
 mod scale;
 mod steer;
 mod sweep;
+mod sync;
 mod vips;
 mod vrrp;
 mod ways;

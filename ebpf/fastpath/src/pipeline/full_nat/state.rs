@@ -10,7 +10,7 @@ use weir_abi::{
     FlowKey, NatReply, Note, Reason, Settings,
     maps::{
         flow,
-        nat::{ANSWERED, BY_RST, COUNTED, EMBRYONIC, FIN_IN, FIN_OUT, REFRESH},
+        nat::{ANSWERED, BY_RST, COUNTED, EMBRYONIC, FIN_IN, FIN_OUT, REFRESH, TOLD},
     },
 };
 
@@ -127,10 +127,10 @@ struct End {
     service: u32,
 }
 
-/// Sets flags of an entry, and ends it by both FINs or a RST.
+/// Sets flags of an entry, and ends it by both FINs or a RST. What was another box's word is this one's own from here on.
 #[inline(always)]
 fn end_of(reply: &mut NatReply, set: u32, packet: &Packet, now: u32) -> End {
-    let flags = reply.flags | set;
+    let flags = reply.flags & !TOLD | set;
     if flags != reply.flags {
         reply.flags = flags;
     }
