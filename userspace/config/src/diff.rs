@@ -17,7 +17,7 @@ use weir_core::{
     ids::{BackendKey, PoolName, ServiceName},
     plan::{
         AccessLog, Admin, Balance, Check, CheckKind, ClientSource, Export, HttpProtocol, IpNet, Lists,
-        LogFormat, Node, Plan, Pool, Tunnel, XdpMode,
+        LogFormat, Node, Plan, Pool, Sync, Tunnel, XdpMode,
     },
     proxy::Version,
 };
@@ -117,6 +117,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     access_log(&mut changes, &old.access_log, &new.access_log);
     lists(&mut changes, &old.lists, &new.lists);
     export(&mut changes, old.export.as_ref(), new.export.as_ref());
+    sync(&mut changes, old.sync.as_deref(), new.sync.as_deref());
     pools(&mut changes, old, new);
     services(&mut changes, old, new);
     changes
@@ -261,6 +262,35 @@ fn export(changes: &mut Vec<Change>, old: Option<&Export>, new: Option<&Export>)
         Some(Export { table, when, notice }) => {
             let (when, notice) = (when.as_str(), show_duration(*notice));
             format!("table {table}, when {when}, notice {notice}")
+        }
+        None => "none".into(),
+    });
+}
+
+fn sync(changes: &mut Vec<Change>, old: Option<&Sync>, new: Option<&Sync>) {
+    let mut keys = Keys {
+        changes,
+        subject: Subject::Node,
+        needs_restart: false,
+    };
+    keys.compare("sync", &old, &new, |sync| match sync {
+        Some(Sync {
+            local,
+            peers,
+            keys,
+            sign_with,
+            rate,
+        }) => {
+            let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
+            let keys: Vec<_> = keys
+                .iter()
+                .map(|(id, file)| format!("{id} of {}", file.display()))
+                .collect();
+            format!(
+                "{local} with {}, keys {}, signs with {sign_with}, {rate}/s",
+                peers.join(" "),
+                keys.join(" ")
+            )
         }
         None => "none".into(),
     });

@@ -20,6 +20,7 @@ pub static DOCUMENT: Section = Section {
         "access_log",
         "lists",
         "export",
+        "sync",
         "pools",
         "services",
     ],
@@ -92,6 +93,20 @@ pub static LISTS: Section = Section {
 pub static EXPORT: Section = Section {
     heading: "export",
     keys: &["table", "when", "notice"],
+    later: &[],
+};
+
+/// `[sync]`
+pub static SYNC: Section = Section {
+    heading: "sync",
+    keys: &["local", "peers", "keys", "sign_with", "rate"],
+    later: &[("interface", "write this box's address on it into `local`")],
+};
+
+/// An element of `sync.keys`.
+pub static SYNC_KEY: Section = Section {
+    heading: "sync.keys",
+    keys: &["id", "file"],
     later: &[],
 };
 
@@ -462,7 +477,7 @@ pub static RESPOND: Section = Section {
 };
 
 /// Every section.
-pub static ALL: [&Section; 36] = [
+pub static ALL: [&Section; 38] = [
     &DOCUMENT,
     &NODE,
     &TUNNEL,
@@ -471,6 +486,8 @@ pub static ALL: [&Section; 36] = [
     &ACCESS_LOG,
     &LISTS,
     &EXPORT,
+    &SYNC,
+    &SYNC_KEY,
     &POOL,
     &BACKEND,
     &SOURCE,

@@ -26,8 +26,10 @@ mod pools;
 mod primes;
 mod reader;
 mod report;
+pub mod secrets;
 mod services;
 mod spoken;
+mod sync;
 mod templates;
 mod tls_files;
 pub mod tunables;
@@ -223,6 +225,20 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     resolved
         .drafts
         .extend(resolved.ca_files.iter().filter_map(unreadable));
+    let no_key = |(path, at): &(PathBuf, usize)| {
+        let (what, mend) = secrets::read(path).err()?;
+        Some(Draft {
+            at: *at,
+            what: format!(
+                "this names {}, which {what}",
+                words::plain(&path.to_string_lossy())
+            ),
+            mend: mend.into(),
+        })
+    };
+    resolved
+        .drafts
+        .extend(resolved.key_files.iter().filter_map(no_key));
     mistakes.extend(read_lists(&mut resolved, &mut source.lists));
     let plan = resolved.finish(&source, mistakes)?;
     Ok(Loaded {
@@ -286,6 +302,8 @@ struct Resolved {
     tls_files: Vec<TlsFile>,
     judged: Vec<Judged>,
     lists: AskedLists,
+    /// Files of keys that boxes share, and where they are named.
+    key_files: Vec<(PathBuf, usize)>,
 }
 
 impl Resolved {
@@ -318,6 +336,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
             tls_files: Vec::new(),
             judged: Vec::new(),
             lists: AskedLists::default(),
+            key_files: Vec::new(),
         };
     }
     let defaults = tunables.values();
@@ -329,6 +348,8 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
     let access_log = access::read_access_log(&mut cx, &document);
     let lists = lists::read(&mut cx, &document);
     let export = export::read(&mut cx, &document);
+    let mut key_files = Vec::new();
+    let sync = sync::read(&mut cx, &document, &node, &mut key_files);
     let mut files = Files::new(bodies, tls);
     let mut pools = pools::read_pools(&mut cx, &document, defaults, &mut ca_files, &mut files);
     let (services, services_complete) = services::read_services(&mut cx, &document, defaults, &mut files);
@@ -359,6 +380,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
             tls_files,
             judged,
             lists,
+            key_files,
         };
     }
     let quic_len = pools.quic_lengths();
@@ -381,6 +403,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         services,
         lists: weir_core::plan::Lists::default(),
         export,
+        sync: sync.map(Arc::new),
     });
     Resolved {
         plan,
@@ -390,6 +413,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         tls_files,
         judged,
         lists,
+        key_files,
     }
 }
 

@@ -48,6 +48,8 @@ pub(crate) struct AskedNode {
     pub(crate) xdp: Option<XdpMode>,
     /// Whether `interfaces` names one, or is wrong itself.
     pub(crate) has_interfaces: bool,
+    /// Whether `hash_key` stands there, whatever it says.
+    pub(crate) has_hash_key: bool,
     /// Whether `tunnel` is as it was meant.
     pub(crate) tunnel_read: bool,
     /// Where each of `gateways` stands.
@@ -109,6 +111,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     AskedNode {
         tunnel_read,
         gateways_at,
+        has_hash_key: get("hash_key").is_some(),
         xdp,
         has_interfaces: interfaces.as_ref().is_none_or(|list| !list.is_empty())
             || section.as_ref().is_some_and(|s| s.meant("interfaces")),

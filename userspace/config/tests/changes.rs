@@ -453,6 +453,34 @@ fn a_changed_hash_key_is_told_without_the_key() {
 }
 
 #[test]
+fn other_boxes() {
+    let keyed = BASE.replace(
+        "name = \"a\"\n",
+        "name = \"a\"\nhash_key = \"00112233445566778899aabbccddeeff\"\n",
+    );
+    let with = |peers: &str, more: &str| {
+        format!(
+            "{keyed}[sync]\nlocal = \"10.0.0.1\"\npeers = [{peers}]\nkeys = [{{ id = 1, file = \"/etc/weir/a\" }}]\n{more}"
+        )
+    };
+    let lines = |old: &str, new: &str| -> Vec<String> {
+        let changes = diff(&plan(old), &plan(new));
+        assert!(changes.iter().all(|change| !change.needs_restart()));
+        changes.iter().map(ToString::to_string).collect()
+    };
+    let one = with("\"10.0.0.2\"", "");
+    let said = "10.0.0.1:3720 with 10.0.0.2:3720, keys 1 of /etc/weir/a, signs with 1, 2000/s";
+    assert_eq!(lines(&keyed, &one), [format!("sync: none → {said}")]);
+    assert_eq!(
+        lines(&one, &with("\"10.0.0.2:3720\"", "sign_with = 1\nrate = 2000\n")),
+        [""; 0]
+    );
+    let two = with("\"10.0.0.2\", \"10.0.0.3:99\"", "rate = 10\n");
+    let then = "10.0.0.1:3720 with 10.0.0.2:3720 10.0.0.3:99, keys 1 of /etc/weir/a, signs with 1, 10/s";
+    assert_eq!(lines(&one, &two), [format!("sync: {said} → {then}")]);
+}
+
+#[test]
 fn exported_routes() {
     let with = |keys: &str| format!("{BASE}[export]\n{keys}\n");
     let lines = |old: &str, new: &str| -> Vec<String> {

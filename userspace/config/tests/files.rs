@@ -212,8 +212,8 @@ fn what_the_reference_comments_out_is_good_too() {
         })
         .collect();
     assert_eq!(
-        uncommented, 7,
-        "hash_key, gateways, allow_file, ban_file, interface, port, ca"
+        uncommented, 6,
+        "gateways, allow_file, ban_file, interface, port, ca"
     );
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.

@@ -15,6 +15,7 @@ mod net;
 mod proxy;
 mod rewrite;
 mod source;
+mod sync;
 mod tls;
 mod upstream;
 
@@ -39,6 +40,7 @@ pub use rewrite::{
     RuleAction, Template, TemplatePart, Variable, VariableCondition, Via, WebSocket,
 };
 pub use source::{PortRange, RelayPorts, RelaySource, Source};
+pub use sync::Sync;
 pub use tls::{
     BackendTls, BackendTrust, ClientAuthority, ClientCertificates, TLS_CIPHERS, TLS_GROUPS, TextFile, Tls,
     TlsCertificate, TlsPolicy, TlsVersion, UnknownNames,
@@ -64,6 +66,8 @@ pub struct Plan {
     pub lists: Lists,
     /// Routes for a routing daemon. None: there are none.
     pub export: Option<Export>,
+    /// What other boxes are told of flows. None: there are no others.
+    pub sync: Option<Arc<Sync>>,
 }
 
 impl Plan {

@@ -122,6 +122,7 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
     };
     Plan {
         export: None,
+        sync: None,
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),

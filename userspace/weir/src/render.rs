@@ -5,7 +5,7 @@ use std::fmt::Write;
 use weir_tls::Moment;
 
 use crate::{
-    admin::api::{Backend, Explained, Flow, Flows, ListChange, Lists, Pools, Slot, Status, Way},
+    admin::api::{Backend, Explained, Flow, Flows, ListChange, Lists, Pools, Slot, Status, SyncPeer, Way},
     tls,
 };
 
@@ -54,6 +54,25 @@ pub(crate) fn span(seconds: u64) -> String {
     }
 }
 
+/// How it stands with a box that is told of flows.
+fn sync_peer(peer: &SyncPeer) -> String {
+    let state = match peer.state.as_str() {
+        "joining" => {
+            let (came, of) = peer.parts.unwrap_or_default();
+            let of = of.map_or_else(|| "?".to_owned(), |of| of.to_string());
+            format!("its flows are coming, part {came} of {of}")
+        }
+        "waiting" => "is waited for".to_owned(),
+        "alone" => "was not heard since the start".to_owned(),
+        "lost" => format!("lost, heard {} ago", span(peer.heard_seconds.unwrap_or(0))),
+        other => other.to_owned(),
+    };
+    format!(
+        "{}: {state}; {} entries sent, {} received",
+        peer.address, peer.told, peer.heard_of
+    )
+}
+
 /// `weir status`
 pub(crate) fn status(status: &Status) -> String {
     let Status {
@@ -67,6 +86,7 @@ pub(crate) fn status(status: &Status) -> String {
         uptime_seconds,
         xdp,
         exports,
+        sync,
         ..
     } = status;
     let mut out = format!("weir {version} on {node}: ");
@@ -97,6 +117,9 @@ pub(crate) fn status(status: &Status) -> String {
             false => format!("{} (withdrawn)", export.address),
         });
         facts.push(vec!["exported".to_owned(), shown.collect::<Vec<_>>().join(", ")]);
+    }
+    for peer in sync {
+        facts.push(vec!["flows told to".to_owned(), sync_peer(peer)]);
     }
     if xdp.syncookies {
         let flood = "a flood of SYNs to the relay: answered by cookies";

@@ -262,6 +262,7 @@ fn plan(http: Http, at: SocketAddr, origin: SocketAddr) -> Plan {
     let pool = PoolName::new("pool");
     Plan {
         export: None,
+        sync: None,
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),

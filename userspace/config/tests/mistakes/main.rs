@@ -21,6 +21,7 @@ mod rewriting;
 mod routing;
 mod services;
 mod sources;
+mod sync;
 mod syntax;
 mod tls;
 mod transparent;

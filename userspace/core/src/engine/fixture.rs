@@ -69,6 +69,7 @@ pub(crate) fn check(rise: u32, fall: u32) -> Check {
 pub(crate) fn plan(pools: impl IntoIterator<Item = Pool>) -> Arc<Plan> {
     Arc::new(Plan {
         export: None,
+        sync: None,
         lists: crate::plan::Lists::default(),
         node: Node {
             tunnel: crate::plan::Tunnel::default(),

@@ -252,6 +252,7 @@ impl Setup {
             .collect();
         Arc::new(Plan {
             export: None,
+            sync: None,
             lists: plan::Lists::default(),
             node: Node {
                 tunnel: plan::Tunnel::default(),

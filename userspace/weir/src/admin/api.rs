@@ -134,6 +134,9 @@ pub(crate) struct Status {
     /// Virtual addresses, and whether routing daemons are told of them. Empty without `[export]`.
     #[serde(default)]
     pub(crate) exports: Vec<Exported>,
+    /// Other boxes that are told of flows. Empty without `[sync]`.
+    #[serde(default)]
+    pub(crate) sync: Vec<SyncPeer>,
     /// Pools whose backends are spoken to over TLS without a look at who they are.
     #[serde(default)]
     pub(crate) unverified: Vec<String>,
@@ -143,6 +146,20 @@ pub(crate) struct Status {
     /// Files of TLS whose content is not what is served, and why.
     #[serde(default)]
     pub(crate) tls_troubles: Vec<(String, String)>,
+}
+
+/// Another box, and how it stands with it.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+pub(crate) struct SyncPeer {
+    pub(crate) address: String,
+    /// `joined`, `joining`, `waiting`, `lost` or `alone`.
+    pub(crate) state: String,
+    /// Seconds since it was last heard.
+    pub(crate) heard_seconds: Option<u64>,
+    /// Parts of its flows that came, and how many there are.
+    pub(crate) parts: Option<(u32, Option<u32>)>,
+    pub(crate) told: u64,
+    pub(crate) heard_of: u64,
 }
 
 /// A virtual address, and whether there is a route of it for routing daemons.

@@ -5,6 +5,7 @@
 //! docs/metrics.md describes each family; a test holds it to that. The relay's families are `relay.rs`.
 
 mod relay;
+mod sync;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 use weir_core::health::{Admin, State};
+use weir_datapath::sync::driver::Report;
 
 use crate::{
     admin::api::{Pools, Status, TlsList, Xdp},
@@ -31,12 +33,20 @@ pub(crate) struct Scrape {
     pub(crate) pools: Pools,
     pub(crate) relay: RelayStats,
     pub(crate) l4: Option<L4>,
+    pub(crate) sync: Option<Sync>,
     /// Seconds since the epoch.
     pub(crate) started: f64,
     pub(crate) reloads_refused: u64,
     pub(crate) tls: Tls,
     /// Seconds that the last check of each backend took, by pool and address.
     pub(crate) check_seconds: Vec<(String, String, f64)>,
+}
+
+/// What boxes tell each other of flows.
+#[derive(Debug, Clone)]
+pub(crate) struct Sync {
+    pub(crate) report: Report,
+    pub(crate) unfinished: bool,
 }
 
 /// Certificates and keys.
@@ -162,6 +172,7 @@ pub(crate) fn render(scrape: &Scrape) -> anyhow::Result<String> {
     if let Some(l4) = &scrape.l4 {
         packets(&mut families, l4, &scrape.status.xdp);
     }
+    sync::families(&mut families, scrape);
     let mut text = Vec::new();
     TextEncoder::new().encode(&families.list, &mut text)?;
     Ok(String::from_utf8(text)?)

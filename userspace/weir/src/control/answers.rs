@@ -11,7 +11,7 @@ use weir_core::{
     ids::{BackendKey, Shown},
     plan::{Balance, Check, CheckKind, Mode, XdpMode},
 };
-use weir_datapath::Rule;
+use weir_datapath::{Rule, sync::driver::PeerReport};
 
 use super::{
     Ask,
@@ -23,9 +23,9 @@ use crate::{
     admin::{
         api::{
             Answer, Backend, Changed, Checks, ListCounts, Pool, PoolUse, Pools, Process, Request, Service,
-            Status, Traffic, Tunable, Xdp,
+            Status, SyncPeer, Traffic, Tunable, Xdp,
         },
-        metrics::{Scrape, Tls},
+        metrics::{Scrape, Sync, Tls},
     },
     ipc::ToRelay,
     tls,
@@ -255,12 +255,40 @@ impl Control {
             processes,
             services: plan.services.iter().map(|s| self.service(s)).collect(),
             exports: self.exports(),
+            sync: self.sync_peers(),
             unverified: tls::unverified_pools(&self.loaded.plan)
                 .map(str::to_owned)
                 .collect(),
             certificates: self.tls_files().0,
             tls_troubles: self.tls_troubles(),
         }
+    }
+
+    /// Other boxes that are told of flows.
+    fn sync_peers(&self) -> Vec<SyncPeer> {
+        let report = self.kernel.as_ref().and_then(super::kernel::Kernel::sync_report);
+        let peers = report.map(|report| report.peers).unwrap_or_default();
+        let shown = |peer: PeerReport| SyncPeer {
+            address: peer.address.ip().to_string(),
+            state: match (
+                peer.there,
+                peer.joining.is_some(),
+                peer.heard.is_some(),
+                peer.holds,
+            ) {
+                (true, true, _, _) => "joining",
+                (true, false, _, _) => "joined",
+                (false, _, true, _) => "lost",
+                (false, _, false, true) => "alone",
+                (false, _, false, false) => "waiting",
+            }
+            .to_owned(),
+            heard_seconds: peer.heard.map(|ago| ago.as_secs()),
+            parts: peer.joining,
+            told: peer.counts.sent,
+            heard_of: peer.counts.received,
+        };
+        peers.into_iter().map(shown).collect()
     }
 
     /// What is not in place yet.
@@ -415,6 +443,12 @@ impl Control {
             pools: self.pools(),
             relay: self.stats.clone(),
             l4: self.kernel.as_ref().map(super::kernel::Kernel::counters),
+            sync: self.kernel.as_ref().and_then(|kernel| {
+                Some(Sync {
+                    report: kernel.sync_report()?,
+                    unfinished: kernel.sync_unfinished(),
+                })
+            }),
             started: self.started_epoch,
             reloads_refused: self.reloads_refused,
             tls: Tls {

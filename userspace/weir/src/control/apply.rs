@@ -26,6 +26,7 @@ use weir_datapath::{
 
 use super::{
     certificates::Looked,
+    kernel::SyncChange,
     sources,
     state::{Control, PendingReload},
 };
@@ -223,8 +224,10 @@ impl Control {
         }
         let plan = Arc::clone(&loaded.plan);
         sources::check(&plan, self.kernel.as_ref()).await?;
+        let mut sync_change = SyncChange::Nothing;
         if let Some(kernel) = &self.kernel {
             kernel.check_ways(&plan).await?;
+            sync_change = kernel.check_sync(&plan)?;
         }
         let opened = self.open_listeners(&plan)?;
         // Keys of both plans are held until the relay has gone over.
@@ -249,7 +252,7 @@ impl Control {
         self.engine.apply(Arc::clone(&plan), Instant::now());
         self.carry_out().await;
         // What goes wrong now is told, and tried again by the tick; it must not keep the rest from following.
-        let mut troubles = self.follow_in_kernel(&plan).await;
+        let mut troubles = self.follow_in_kernel(&plan, sync_change).await;
         troubles.extend(self.export().await.err().map(|error| format!("{error:#}")));
         self.configure_relay().await?;
         let done = Reloaded {
@@ -288,7 +291,7 @@ impl Control {
     }
 
     /// Brings the kernel after the plan. What could not be done, in words.
-    async fn follow_in_kernel(&mut self, plan: &Plan) -> Vec<String> {
+    async fn follow_in_kernel(&mut self, plan: &Plan, sync_change: SyncChange) -> Vec<String> {
         let wanted = self.wanted(plan);
         let Some(kernel) = &mut self.kernel else {
             return Vec::new();
@@ -298,6 +301,7 @@ impl Control {
             kernel.lists(&plan.lists),
             kernel.reconcile(&wanted),
             kernel.uplinks(plan).await,
+            kernel.change_sync(sync_change),
             kernel.steer(plan, &self.listeners),
             kernel.take_in(plan, &self.listeners, true).await,
             kernel.addresses(plan).await,

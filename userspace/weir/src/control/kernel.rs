@@ -2,6 +2,7 @@
 //!
 //! Exists only when XDP is in use. Translates between the plan's words and `weir-datapath`'s; decides nothing.
 
+mod sync;
 mod take;
 
 use std::{
@@ -32,6 +33,8 @@ use weir_datapath::{
     vips::Vips,
 };
 
+pub(super) use self::sync::Change as SyncChange;
+use self::sync::Syncing;
 use super::{apply, protect::Flood, sweeps::Sweeps};
 use crate::{admin::metrics::L4, context::Loaded};
 
@@ -50,6 +53,7 @@ pub(super) struct Kernel {
     /// The configuration's lists are not in force yet.
     lists_due: bool,
     sweeps: Sweeps,
+    syncing: Syncing,
     /// Whether SYNs flood the relay.
     pub(super) flood: Flood,
 }
@@ -114,6 +118,7 @@ impl Kernel {
             watching,
             lists_due: true,
             sweeps: Sweeps::default(),
+            syncing: Syncing::default(),
             flood,
         })
     }
@@ -209,7 +214,9 @@ impl Kernel {
 
     /// Makes the tables as they should be.
     pub(super) fn reconcile(&mut self, wanted: &Wanted) -> anyhow::Result<()> {
-        self.datapath.reconcile(wanted).context("kernel tables")
+        self.datapath.reconcile(wanted).context("kernel tables")?;
+        self.follow_sync(wanted);
+        Ok(())
     }
 
     /// Waits until the kernel's routes give other ways out than before.
@@ -302,6 +309,7 @@ impl Kernel {
     /// Takes everything away again.
     pub(super) async fn remove(self) {
         self.watching.iter().for_each(JoinHandle::abort);
+        drop(self.syncing);
         if let Err(error) = self.datapath.close(Close::Remove) {
             error!(
                 error = format!("{error:#}"),
@@ -323,6 +331,7 @@ impl Kernel {
     /// Leaves everything as it is, for another control process.
     pub(super) fn keep(self) {
         self.watching.iter().for_each(JoinHandle::abort);
+        drop(self.syncing);
         if let Err(error) = self.datapath.close(Close::Keep) {
             warn!(error = format!("{error:#}"), "closing the datapath");
         }

@@ -22,7 +22,7 @@ use super::{
     certificates::Certificates,
     child::{Child, Found, Heard, Recipe, Role, socket_beside},
     exports::Exporting,
-    kernel::Kernel,
+    kernel::{Kernel, SyncChange},
     keys::Keys,
     saved::StateFile,
     sources,
@@ -166,8 +166,10 @@ impl Control {
         let plan = self.loaded.plan.clone();
         self.certificates.taken(&plan, None);
         sources::check(&plan, self.kernel.as_ref()).await?;
+        let mut sync_change = SyncChange::Nothing;
         if let Some(kernel) = &mut self.kernel {
             kernel.check_ways(&plan).await?;
+            sync_change = kernel.check_sync(&plan)?;
             kernel.source_addresses(&plan).await?;
             kernel.uplinks(&plan).await?;
         }
@@ -179,6 +181,7 @@ impl Control {
         if let Some(kernel) = &mut self.kernel {
             kernel.lists(&plan.lists)?;
             kernel.reconcile(&wanted)?;
+            kernel.change_sync(sync_change)?;
             kernel.steer(&plan, &self.listeners)?;
             kernel.take_in(&plan, &self.listeners, false).await?;
             kernel.attach()?;

@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_datapath::sweep::{PortUse, Ports};
+use weir_core::sync::peer::Counts;
+use weir_datapath::{
+    sweep::{PortUse, Ports},
+    sync::driver::PeerReport,
+};
 
 use super::*;
 use crate::control::{FlowTable, PortForecast};
@@ -108,6 +112,7 @@ fn full_scrape() -> Scrape {
                 address: "192.0.2.10".into(),
                 exported: true,
             }],
+            sync: vec![],
             certificates: vec![api::TlsFile {
                 service: "www".into(),
                 pool: String::new(),
@@ -207,6 +212,21 @@ fn full_scrape() -> Scrape {
             },
             services: vec![("dns".into(), traffic)],
             backends: vec![("dns".into(), "10.0.0.2:53".into(), traffic)],
+        }),
+        sync: Some(Sync {
+            report: Report {
+                peers: vec![PeerReport {
+                    address: "10.0.0.2:3720".parse().unwrap(),
+                    there: true,
+                    heard: None,
+                    holds: true,
+                    joining: None,
+                    lag: std::time::Duration::ZERO,
+                    counts: Counts::default(),
+                }],
+                ..Report::default()
+            },
+            unfinished: false,
         }),
         started: 1e9,
         reloads_refused: 0,
