@@ -4,7 +4,7 @@ use std::{boxed::Box, vec::Vec};
 
 use weir_abi::{
     Backend, FlowState, NextHop, Note, ReturnTarget, Settings, Slot,
-    maps::{action, backend::ALIVE, next_hop},
+    maps::{action, backend::ALIVE, next_hop, service::HASH_MASKED},
 };
 
 use super::*;
@@ -369,4 +369,37 @@ fn a_syn_ack_offers_what_fits_both_ways() {
             "{to_backend}"
         );
     }
+}
+
+/// Whoever looks at a flow without a packet finds the slot that its packets fall on.
+#[test]
+fn a_flow_is_placed_where_its_packets_are() {
+    let mut service = Service {
+        ring_offset: 1000,
+        ring_len: 1009,
+        ..Service::default()
+    };
+    let settings = tables(Slot::default()).settings;
+    let ends = [
+        ("198.51.100.7:40000", "192.0.2.10:80"),
+        ("[2001:db8::7]:40000", "[2001:db8::10]:80"),
+    ];
+    for masked in [false, true] {
+        if masked {
+            service.flags = HASH_MASKED;
+            service.hash_mask = [u32::from_ne_bytes([0xff, 0xff, 0xff, 0]); 4];
+        }
+        for (from, to) in ends {
+            for protocol in [TCP, UDP] {
+                let mut bytes = Frame::new(protocol, from, to).build();
+                let packet = parse(Window::new(&mut bytes)).unwrap();
+                let expected = slot_index(&service, hash(&packet, &service, &settings));
+                assert_eq!(place(&{ packet.flow }, &service, &settings), Some(expected));
+            }
+        }
+    }
+    service.ring_len = 0;
+    let mut bytes = Frame::new(TCP, ends[0].0, ends[0].1).build();
+    let packet = parse(Window::new(&mut bytes)).unwrap();
+    assert_eq!(place(&{ packet.flow }, &service, &settings), None);
 }

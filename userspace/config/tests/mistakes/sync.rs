@@ -58,7 +58,7 @@ fn addresses() {
             "6:10: sync.peers is 10.0.0.1, which is this box's own; write the other box's address",
             "6:22: sync.peers is 2001:db8::2, of another family than `local`; write addresses of one family",
             "6:49: sync.peers is 10.0.0.2, which stands there already; remove one",
-            "6:64: sync.peers is `box2`",
+            "6:64: sync.peers has the host name `box2`, and this version resolves no names; write its address, as in 10.0.0.11:80",
         ],
     );
 }
@@ -89,6 +89,6 @@ fn keys() {
     );
     sync(
         &format!("{ends}{KEYS}interface = \"eth1\"\n"),
-        &["8:1: `interface` in [sync]: write this box's address into `local`"],
+        &["8:1: this version has no `interface` in [sync]; write this box's address on it into `local`"],
     );
 }

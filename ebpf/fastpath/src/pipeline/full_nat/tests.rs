@@ -8,7 +8,7 @@ use weir_abi::{
     maps::{
         action,
         backend::ALIVE,
-        nat::{ANSWERED, EMBRYONIC, FIN_IN, FIN_OUT, REFRESH, TRIES},
+        nat::{ANSWERED, EMBRYONIC, FIN_IN, FIN_OUT, REFRESH, TOLD, TRIES},
         port_proto,
     },
 };
@@ -469,4 +469,24 @@ fn what_goes_on_after_a_rst_has_not_ended() {
     tables.now += REFRESH + 1;
     answered(&mut tables, TCP, source, ACK).unwrap();
     assert_eq!(closed(&tables), end);
+}
+
+#[test]
+fn what_another_box_told_is_this_ones_own_from_its_first_packet() {
+    for from_client in [true, false] {
+        let mut tables = tables(1, 1, 10);
+        let source = sent(&mut tables, TCP, 1, SYN).unwrap();
+        for reply in tables.nat_replies.values_mut() {
+            reply.flags |= TOLD | ANSWERED;
+        }
+        // As long ago as it takes for the client's packets to be looked at.
+        tables.now += REFRESH;
+        if from_client {
+            assert_eq!(sent(&mut tables, TCP, 1, ACK), Ok(source));
+        } else {
+            answered(&mut tables, TCP, source, ACK).unwrap();
+        }
+        let flags: Vec<_> = tables.nat_replies.values().map(|reply| reply.flags).collect();
+        assert_eq!(flags, [ANSWERED], "from the client: {from_client}");
+    }
 }
