@@ -252,6 +252,17 @@ fn wait_joined(weir: &Weir<'_>) -> Result<()> {
     weir.with_log(result)
 }
 
+/// Waits until a box has looked through its tables after it has got its backends: what it was told before is then in force.
+fn looks_again(weir: &Weir<'_>) -> Result<()> {
+    let looks = || weir.metrics()?.sum("weir_sync_looks_total", &[]);
+    let before = looks()?;
+    // The one that may be going on, and the one behind it.
+    wait_until(PATIENCE, "two looks through the tables", || match looks() {
+        Ok(now) if now >= before + 2.0 => Ok(()),
+        other => Err(format!("{other:?}, before {before}")),
+    })
+}
+
 fn go_on(flows: &mut [TcpStream], what: &str) -> Result<()> {
     let mut lost = Vec::new();
     for (i, flow) in flows.iter_mut().enumerate() {
@@ -288,6 +299,7 @@ fn flows_outlive_their_box() -> Result<()> {
     two.wait_all_up()?;
     wait_joined(&two)?;
     wait_joined(&one)?;
+    looks_again(&two)?;
     let moved = held(&two, "direct")?;
     ensure!(
         moved > 0,
@@ -351,6 +363,7 @@ fn flows_outlive_their_box() -> Result<()> {
     one.start_again()?;
     one.wait_all_up()?;
     wait_joined(&one)?;
+    looks_again(&one)?;
     pair.turn_to(0)?;
     one.with_log(go_on(&mut direct, "and back"))?;
     one.with_log(go_on(&mut translated, "and back, translated"))?;

@@ -13,7 +13,8 @@
 //! The flow table is asked only about slots that have changed. The box that hears of a flow may know of no change: it has
 //! started since. So a slot that would place a flow elsewhere is marked as changed, with its present backend as the one
 //! before: what the table does not know stays where it is. [`RingMemory`] has another writer, the owner of the maps; a slot
-//! is exchanged only if it is as it was read, and what is lost is marked again with the next telling.
+//! is exchanged only if it is as it was read; and each time that rings have changed all marks are looked after, since a box
+//! may hear of flows before it knows of its backends.
 //!
 //! # Ports of `full-nat`
 //! Both boxes have the same source addresses, which are with one of them at a time. A port is in use on a box as long as
@@ -70,6 +71,18 @@ impl SyncTables {
         let index = place(key, service, settings)?;
         Some((index, self.rings.slot(index)?))
     }
+
+    /// Has the flow table asked about a flow's slot, if that would place it elsewhere than at this backend.
+    fn mark(&self, key: &FlowKey, service: &Service, backend: u32, settings: &Settings, now: u32) {
+        let Some((at, slot)) = self.slot(key, service, settings) else {
+            return;
+        };
+        if u32::from(slot.current) != backend
+            && let Some(marked) = marked(slot, now, settings)
+        {
+            self.rings.exchange(at, slot, marked);
+        }
+    }
 }
 
 /// Services as the programs find them, looked up once.
@@ -122,4 +135,54 @@ const fn split(ports: u32) -> (u16, u16) {
 /// An address and port of a key.
 fn end(addr: Addr16, port: u16) -> std::net::SocketAddr {
     std::net::SocketAddr::new(addr.to_ip(), port)
+}
+
+/// The slot, marked as changed, so that the table is asked; None: it is asked already. What the table does not know stays with
+/// the present backend, and nothing is recorded for the mark's sake: it lies as far back as that takes.
+fn marked(slot: Slot, now: u32, settings: &Settings) -> Option<Slot> {
+    let age = now.saturating_sub(slot.changed);
+    if slot.changed != 0 && age <= settings.horizon {
+        return None;
+    }
+    let grace = settings.tcp_grace.max(settings.udp_grace).saturating_add(1);
+    let back = grace.min(settings.horizon / 2);
+    Some(Slot {
+        current: slot.current,
+        previous: slot.current,
+        changed: now.saturating_sub(back).max(1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_marked_so_that_the_table_is_asked_and_nothing_else_changes() {
+        let settings = Settings {
+            tcp_grace: 60,
+            udp_grace: 10,
+            horizon: 3600,
+            ..Settings::default()
+        };
+        let slot = |previous, changed| Slot {
+            current: 7,
+            previous,
+            changed,
+        };
+        for (before, now, after) in [
+            (slot(0, 0), 10_000, Some(slot(7, 9_939))),
+            (slot(3, 6_399), 10_000, Some(slot(7, 9_939))),
+            (slot(3, 6_400), 10_000, None),
+            (slot(3, 9_999), 10_000, None),
+            (slot(0, 0), 5, Some(slot(7, 1))),
+        ] {
+            assert_eq!(marked(before, now, &settings), after, "{before:?}");
+        }
+        let short = Settings {
+            horizon: 20,
+            ..settings
+        };
+        assert_eq!(marked(slot(0, 0), 100, &short), Some(slot(7, 90)));
+    }
 }

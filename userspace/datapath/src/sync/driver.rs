@@ -87,6 +87,8 @@ pub struct Report {
     pub not_taken: BTreeMap<NotTaken, u64>,
     /// What the last look through the tables took of a CPU.
     pub look: Duration,
+    /// Looks that were made.
+    pub looks: u64,
 }
 
 impl Report {
@@ -191,6 +193,8 @@ struct Run {
     /// When the last look began.
     scanned: Instant,
     adopt: bool,
+    /// What the maps are made of has changed since the last look began.
+    anew: bool,
 }
 
 impl Run {
@@ -229,6 +233,7 @@ impl Run {
             scan_at: now,
             scanned: now,
             adopt: false,
+            anew: false,
         }
     }
 
@@ -236,7 +241,10 @@ impl Run {
         let mut published = Instant::now();
         loop {
             match self.heard.try_recv() {
-                Ok(view) => self.view = view,
+                Ok(view) => {
+                    self.view = view;
+                    self.anew = true;
+                }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return,
             }
@@ -372,7 +380,8 @@ impl Run {
             }
         }
         if self.scan.is_none() {
-            if now < self.scan_at || !self.links.iter().any(|link| link.peer.is_there()) {
+            let listens = self.links.iter().any(|link| link.peer.is_there());
+            if !self.anew && (now < self.scan_at || !listens) {
                 return;
             }
             self.begin_look(now);
@@ -390,6 +399,7 @@ impl Run {
             Ok(true) => self.scan = Some(scan),
             Ok(false) => {
                 self.report.look = self.took;
+                self.report.looks += 1;
                 self.scan_at = now + self.took.saturating_mul(SHARE).clamp(SHORTEST, LONGEST_PAUSE);
             }
             Err(error) => self.fails(&error, now),
@@ -397,6 +407,7 @@ impl Run {
     }
 
     fn begin_look(&mut self, now: Instant) {
+        self.anew = false;
         let expire = self.links.iter().all(|link| {
             let there = link.peer.status().there;
             there.is_some_and(|since| now.saturating_duration_since(since) > EXPIRES)
@@ -425,7 +436,7 @@ impl Run {
 
     /// Waits for the next thing.
     fn wait(&self) {
-        if self.scan.is_some() || self.links.iter().any(|link| link.joining.is_some()) {
+        if self.anew || self.scan.is_some() || self.links.iter().any(|link| link.joining.is_some()) {
             return;
         }
         let now = Instant::now();

@@ -174,6 +174,9 @@ impl Scan {
         if !is_own(state)
             && let For::Listening { expire, adopt, .. } = self.what
         {
+            if let Some(service) = services.of(key, tables)? {
+                tables.mark(key, &service, state.backend, &self.settings, self.now);
+            }
             let silent = self.now.saturating_sub(state.seen);
             return Ok((told(silent, expire, adopt), None));
         }

@@ -1,7 +1,7 @@
 //! What a peer has told, into the maps.
 
 use weir_abi::{
-    FlowKey, FlowState, NatFlow, NatReply, Service, Settings, Slot,
+    FlowKey, FlowState, NatFlow, NatReply, Service, Settings,
     maps::{action, flow, nat},
 };
 use weir_core::{
@@ -129,20 +129,8 @@ impl<'a> Taker<'a> {
             // It has just begun here.
             return Ok(Err(NotTaken::Own));
         }
-        self.mark(key, service, index);
+        self.tables.mark(key, service, index, &self.settings, self.now);
         Ok(Ok(()))
-    }
-
-    /// Has the flow table asked about a flow's slot, if that would place it elsewhere.
-    fn mark(&self, key: &FlowKey, service: &Service, index: u32) {
-        let Some((at, slot)) = self.tables.slot(key, service, &self.settings) else {
-            return;
-        };
-        if u32::from(slot.current) != index
-            && let Some(marked) = marked(slot, self.now, &self.settings)
-        {
-            self.tables.rings.exchange(at, slot, marked);
-        }
     }
 
     fn translated(
@@ -238,55 +226,5 @@ impl<'a> Taker<'a> {
             return Err(error);
         }
         Ok(Ok(()))
-    }
-}
-
-/// The slot, marked as changed, so that the table is asked; None: it is asked already. What the table does not know stays with
-/// the present backend, and nothing is recorded for the mark's sake: it lies as far back as that takes.
-fn marked(slot: Slot, now: u32, settings: &Settings) -> Option<Slot> {
-    let age = now.saturating_sub(slot.changed);
-    if slot.changed != 0 && age <= settings.horizon {
-        return None;
-    }
-    let grace = settings.tcp_grace.max(settings.udp_grace).saturating_add(1);
-    let back = grace.min(settings.horizon / 2);
-    Some(Slot {
-        current: slot.current,
-        previous: slot.current,
-        changed: now.saturating_sub(back).max(1),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_is_marked_so_that_the_table_is_asked_and_nothing_else_changes() {
-        let settings = Settings {
-            tcp_grace: 60,
-            udp_grace: 10,
-            horizon: 3600,
-            ..Settings::default()
-        };
-        let slot = |previous, changed| Slot {
-            current: 7,
-            previous,
-            changed,
-        };
-        for (before, now, after) in [
-            (slot(0, 0), 10_000, Some(slot(7, 9_939))),
-            (slot(3, 6_399), 10_000, Some(slot(7, 9_939))),
-            (slot(3, 6_400), 10_000, None),
-            (slot(3, 9_999), 10_000, None),
-            (slot(0, 0), 5, Some(slot(7, 1))),
-        ] {
-            assert_eq!(marked(before, now, &settings), after, "{before:?}");
-        }
-        let short = Settings {
-            horizon: 20,
-            ..settings
-        };
-        assert_eq!(marked(slot(0, 0), 100, &short), Some(slot(7, 90)));
     }
 }

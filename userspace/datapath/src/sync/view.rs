@@ -16,6 +16,8 @@ pub struct View {
     services: BTreeMap<u32, Members>,
     /// By backend index.
     backends: BTreeMap<u32, SocketAddr>,
+    /// Where the rings are and how often each has changed, so that it shows when one does.
+    rings: BTreeSet<(u32, u32, u32, u32)>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -57,6 +59,16 @@ impl View {
                 .backends
                 .live()
                 .map(|(key, index)| (index, canonical(key.address)))
+                .collect(),
+            rings: { state.services.values() }
+                .map(|service| {
+                    (
+                        service.id,
+                        service.ring_offset,
+                        service.ring_len,
+                        service.generation,
+                    )
+                })
                 .collect(),
         };
         for service in &wanted.services {

@@ -84,6 +84,12 @@ pub(super) fn families(out: &mut Families, scrape: &Scrape) {
             report.not_taken.get(&why).copied().unwrap_or(0),
         );
     }
+    out.counter(
+        "weir_sync_looks_total",
+        "Looks through the tables of flows.",
+        &[],
+        report.looks,
+    );
     out.gauge(
         "weir_sync_look_seconds",
         "CPU time of the last look through the tables of flows.",
