@@ -198,7 +198,8 @@ fn flow(number: u16, to: SocketAddr, listener: &TcpListener) -> Result<()> {
 /// By role: bytes by what the kernel calls them.
 type Memory = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// What each of weir's processes holds now (proc_pid_smaps_rollup in proc(5)).
+/// What each of weir's processes holds now, but for pages of the kernel's maps that it has mapped: those count as maps
+/// (proc_pid_smaps(5)).
 fn memory(weir: &Weir<'_>) -> Result<Memory> {
     let mut pids = BTreeMap::from([("control".to_owned(), weir.control_pid())]);
     let processes = weir.status()?.processes;
@@ -206,14 +207,25 @@ fn memory(weir: &Weir<'_>) -> Result<Memory> {
     ensure!(pids.len() == 4, "control, relay, health and keys, not {pids:?}");
     pids.into_iter()
         .map(|(role, pid)| {
-            let path = format!("/proc/{pid}/smaps_rollup");
+            let path = format!("/proc/{pid}/smaps");
             let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-            let lines = text.lines().filter_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                let kib: u64 = value.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-                Some((name.to_ascii_lowercase(), kib * 1024))
-            });
-            Ok((role, lines.collect()))
+            let mut sums = BTreeMap::new();
+            let mut is_map = false;
+            for line in text.lines() {
+                let mut words = line.split_ascii_whitespace();
+                let (Some(first), Some(second)) = (words.next(), words.next()) else {
+                    continue;
+                };
+                if let Some(name) = first.strip_suffix(':') {
+                    let kib: u64 = second.parse().unwrap_or_default();
+                    if !is_map {
+                        *sums.entry(name.to_ascii_lowercase()).or_default() += kib * 1024;
+                    }
+                } else {
+                    is_map = line.ends_with("anon_inode:bpf-map");
+                }
+            }
+            Ok((role, sums))
         })
         .collect()
 }
