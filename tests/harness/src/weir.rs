@@ -23,7 +23,7 @@ use crate::{
     process::{Process, signal_pid, tail},
     scratch::Scratch,
     wait::wait_until,
-    weir::state::{Backend, Pools, Status},
+    weir::state::{Backend, Ha, HaGroup, Pools, Status},
 };
 
 /// How long starting, stopping and applying may take. Generous: a test machine may be busy with other things.
@@ -335,6 +335,34 @@ impl<'n> Weir<'n> {
     pub fn pools(&self) -> Result<Pools> {
         let text = self.ask(&["pools", "--json"])?;
         serde_json::from_str(&text).with_context(|| format!("not the form of `weir pools --json`: {text}"))
+    }
+
+    /// The group of virtual routers of that name, as `weir ha --json` shows it.
+    ///
+    /// # Errors
+    /// No answer, not of the form, or no such group.
+    pub fn group(&self, name: &str) -> Result<HaGroup> {
+        let text = self.ask(&["ha", "--json"])?;
+        let ha: Ha = serde_json::from_str(&text)
+            .with_context(|| format!("not the form of `weir ha --json`: {text}"))?;
+        let found = ha.groups.into_iter().find(|group| group.name == name);
+        found.with_context(|| format!("no group {name} in {text}"))
+    }
+
+    /// Waits until a group of virtual routers is in a state (`init`, `backup`, `master`).
+    ///
+    /// # Errors
+    /// It is not, in time: the error carries the end of weir's log.
+    pub fn wait_group(&self, name: &str, state: &str) -> Result<HaGroup> {
+        let result = wait_until(PATIENCE, &format!("group {name} is {state}"), || {
+            let group = self.group(name).map_err(|e| format!("{e:#}"))?;
+            if group.state == state {
+                Ok(group)
+            } else {
+                Err(format!("{} ({}), {:?}", group.state, group.cause, group.shares))
+            }
+        });
+        self.with_log(result)
     }
 
     /// One backend, as `weir pools --json` shows it.

@@ -10,6 +10,7 @@ mod l4;
 mod overlaps;
 mod sources;
 mod upstream;
+mod vrrp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,7 @@ use crate::{
     reader::Cx,
     services::{AskedListen, AskedService, takes},
     tunables::Values,
+    vrrp::AskedGroups,
     words::{plain, quoted},
 };
 
@@ -40,6 +42,7 @@ pub(crate) struct Asked<'a, 'd> {
     pub(crate) services: &'a [AskedService<'d>],
     /// Whether every service is among them.
     pub(crate) services_complete: bool,
+    pub(crate) vrrp: &'a AskedGroups,
     pub(crate) tunables: &'a Values,
 }
 
@@ -167,6 +170,7 @@ pub(crate) fn check(cx: &mut Cx, asked: &Asked<'_, '_>) -> Vec<Option<Source>> {
     let sources = sources::check(cx, asked);
     upstream::check(cx, asked);
     interfaces::check(cx, asked);
+    vrrp::check(cx, asked, &by_name);
     check_transparent_room(cx, services);
     overlaps::check(cx, node, admin, services);
     sources

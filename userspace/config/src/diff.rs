@@ -7,6 +7,7 @@
 mod services;
 mod source;
 mod upstream;
+mod vrrp;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -14,7 +15,7 @@ use std::{
 };
 
 use weir_core::{
-    ids::{BackendKey, PoolName, ServiceName},
+    ids::{BackendKey, GroupName, PoolName, ServiceName},
     plan::{
         AccessLog, Admin, Balance, Check, CheckKind, ClientSource, Export, HttpProtocol, IpNet, Lists,
         LogFormat, Node, Plan, Pool, Sync, Tunnel, XdpMode,
@@ -49,6 +50,8 @@ impl Change {
 pub enum Subject {
     /// The box, or how operators reach it.
     Node,
+    /// A group of virtual routers.
+    Vrrp(GroupName),
     /// A pool.
     Pool(PoolName),
     /// A backend.
@@ -61,6 +64,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node => f.write_str("node"),
+            Self::Vrrp(name) => write!(f, "vrrp {name}"),
             Self::Pool(name) => write!(f, "pool {name}"),
             Self::Backend(key) => write!(f, "backend {key}"),
             Self::Service(name) => write!(f, "service {name}"),
@@ -94,7 +98,7 @@ impl fmt::Display for Change {
             Action::Changed { key, from, to } => {
                 match self.subject {
                     Subject::Node => write!(f, "{key}: {from} → {to}")?,
-                    Subject::Pool(_) | Subject::Backend(_) | Subject::Service(_) => {
+                    Subject::Vrrp(_) | Subject::Pool(_) | Subject::Backend(_) | Subject::Service(_) => {
                         write!(f, "{}: {key}: {from} → {to}", self.subject)?;
                     }
                 }
@@ -108,7 +112,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// All differences: the node's first and those of the lists, then pools with their backends, then services; in order of the new plan, what
+/// All differences: the node's first and those of the lists, then groups of virtual routers, pools with their backends, then services; in order of the new plan, what
 /// was removed before what is left.
 pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
@@ -118,6 +122,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Vec<Change> {
     lists(&mut changes, &old.lists, &new.lists);
     export(&mut changes, old.export.as_ref(), new.export.as_ref());
     sync(&mut changes, old.sync.as_deref(), new.sync.as_deref());
+    vrrp::groups(&mut changes, &old.vrrp, &new.vrrp);
     pools(&mut changes, old, new);
     services(&mut changes, old, new);
     changes
@@ -159,6 +164,7 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
     let Node {
         name,
         interfaces,
+        own_addresses,
         xdp,
         workers,
         user,
@@ -178,6 +184,9 @@ fn node(changes: &mut Vec<Change>, old: &Node, new: &Node) {
             .iter()
             .map(|g| format!("{} by {}", g.address, g.interface));
         list_or_none(&shown.collect::<Vec<_>>())
+    });
+    keys.compare("node.own_addresses", own_addresses, &new.own_addresses, |list| {
+        list_or_none(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
     });
     keys.needs_restart = true;
     keys.compare("node.interfaces", interfaces, &new.interfaces, |list| {

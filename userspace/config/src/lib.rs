@@ -34,17 +34,22 @@ mod templates;
 mod tls_files;
 pub mod tunables;
 mod units;
+mod vrrp;
 mod words;
 
 use std::{
     collections::BTreeSet,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 use toml::de::DeTable;
-use weir_core::plan::Plan;
+use weir_core::{
+    ids::ServiceName,
+    plan::{Plan, Service},
+};
 
 pub use bodies::Bodies;
 pub use diff::{Change, diff};
@@ -61,6 +66,7 @@ use crate::{
     report::{Draft, place},
     services::Files,
     tls_files::{Judged, TlsFile},
+    vrrp::{AskedGroup, KeyFile},
 };
 
 /// What a plan takes from the machine that it is made on.
@@ -225,14 +231,11 @@ pub fn load(path: &Path) -> Result<Loaded, Report> {
     resolved
         .drafts
         .extend(resolved.ca_files.iter().filter_map(unreadable));
-    let no_key = |(path, at): &(PathBuf, usize)| {
-        let (what, mend) = secrets::read(path).err()?;
+    let no_key = |file: &KeyFile| {
+        let (what, mend) = secrets::read(&file.path).err()?;
         Some(Draft {
-            at: *at,
-            what: format!(
-                "this names {}, which {what}",
-                words::plain(&path.to_string_lossy())
-            ),
+            at: file.at,
+            what: format!("{} names {}, which {what}", file.key, file.path.display()),
             mend: mend.into(),
         })
     };
@@ -302,8 +305,8 @@ struct Resolved {
     tls_files: Vec<TlsFile>,
     judged: Vec<Judged>,
     lists: AskedLists,
-    /// Files of keys that boxes share, and where they are named.
-    key_files: Vec<(PathBuf, usize)>,
+    /// Files of keys that boxes share.
+    key_files: Vec<KeyFile>,
 }
 
 impl Resolved {
@@ -350,6 +353,7 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
     let export = export::read(&mut cx, &document);
     let mut key_files = Vec::new();
     let sync = sync::read(&mut cx, &document, &node, &mut key_files);
+    let vrrp = vrrp::read_groups(&mut cx, &document);
     let mut files = Files::new(bodies, tls);
     let mut pools = pools::read_pools(&mut cx, &document, defaults, &mut ca_files, &mut files);
     let (services, services_complete) = services::read_services(&mut cx, &document, defaults, &mut files);
@@ -367,9 +371,11 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         pools: &pools,
         services: &services,
         services_complete,
+        vrrp: &vrrp,
         tunables: defaults,
     };
     let sources = cross::check(&mut cx, &asked);
+    key_files.extend({ vrrp.groups.iter() }.flat_map(|group| group.key_files.iter().cloned()));
     let drafts = cx.into_drafts();
     if !drafts.is_empty() {
         return Resolved {
@@ -392,6 +398,12 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         .map(|asked| asked.resolve(&quic_len).map(Arc::new))
         .collect();
     let plan = services.map(|services| Plan {
+        vrrp: { vrrp.groups.into_iter() }
+            .map(|group| {
+                let reached = reached(&group, &services);
+                Arc::new(group.resolve(reached))
+            })
+            .collect(),
         node: node.node,
         admin: admin.admin,
         access_log,
@@ -415,6 +427,16 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         lists,
         key_files,
     }
+}
+
+/// The services that have an address of a group.
+fn reached(group: &AskedGroup, services: &[Arc<Service>]) -> Vec<ServiceName> {
+    let has = |address: IpAddr| {
+        let mut all = { group.routers.iter() }.flat_map(|asked| &asked.router.addresses);
+        all.any(|(it, _)| *it == address)
+    };
+    let reached = { services.iter() }.filter(|service| service.listen.iter().any(|listen| has(listen.addr)));
+    reached.map(|service| service.name.clone()).collect()
 }
 
 /// What is no TOML. Every key that stands twice is told, and of the rest the first: what follows it is guesswork.

@@ -4,7 +4,11 @@
 
 mod gateways;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use weir_core::{
     ids::Interface,
@@ -29,7 +33,8 @@ const DEFAULT_PINS: &str = "/sys/fs/bpf/weir";
 const INTERFACE_MEND: &str =
     "write 1 to 15 characters without spaces, slashes and colons, as `ip link` shows them";
 /// Names of what lies beside the control socket.
-const BESIDE: [&str; 5] = [
+const BESIDE: [&str; 6] = [
+    "vrrp.state",
     "relay.sock",
     "health.sock",
     "relay.pid",
@@ -50,6 +55,8 @@ pub(crate) struct AskedNode {
     pub(crate) has_interfaces: bool,
     /// Whether `hash_key` stands there, whatever it says.
     pub(crate) has_hash_key: bool,
+    /// Where `own_addresses` stands.
+    pub(crate) own_addresses_at: Option<usize>,
     /// Whether `tunnel` is as it was meant.
     pub(crate) tunnel_read: bool,
     /// Where each of `gateways` stands.
@@ -105,10 +112,13 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
     let pins = get("pins").and_then(|value| read_path(cx, &value));
     let hash_key = get("hash_key").and_then(|value| read_hash_key(cx, &value));
     let tunnel = get("tunnel").and_then(|value| read_tunnel(cx, &value));
+    let own_value = get("own_addresses");
+    let own_addresses = own_value.as_ref().map(|value| read_own_addresses(cx, value));
     let tunnel_read = get("tunnel").is_none() || tunnel.is_some();
     let gateways = get("gateways").map(|value| gateways::read(cx, &value));
     let (gateways, gateways_at) = gateways.unwrap_or_default().into_iter().unzip();
     AskedNode {
+        own_addresses_at: own_value.map(|value| value.at),
         tunnel_read,
         gateways_at,
         has_hash_key: get("hash_key").is_some(),
@@ -122,6 +132,7 @@ pub(crate) fn read_node(cx: &mut Cx, document: &Table<'_>, facts: &Facts) -> Ask
         node: Node {
             name: name.unwrap_or_else(|| "weir".into()),
             interfaces: interfaces.unwrap_or_default(),
+            own_addresses: own_addresses.unwrap_or_default(),
             xdp: xdp.unwrap_or(XdpMode::Native),
             workers: workers.and_then(|n| u16::try_from(n).ok()),
             user: user.unwrap_or_else(|| DEFAULT_USER.into()),
@@ -243,6 +254,24 @@ pub(crate) fn read_interface(cx: &mut Cx, table: &Table<'_>) -> Option<Interface
         value.mistake(cx, what, INTERFACE_MEND);
     }
     interface
+}
+
+/// Those that can be read.
+fn read_own_addresses(cx: &mut Cx, value: &Value<'_>) -> Vec<IpAddr> {
+    let mut all = Vec::new();
+    for item in value.array(cx).unwrap_or_default() {
+        let Some(text) = item.string(cx) else { continue };
+        match text.parse::<IpAddr>() {
+            Ok(ip) if all.contains(&ip) => item.mistake(cx, format!("has {ip} twice"), "remove one"),
+            Ok(ip) => all.push(ip),
+            Err(_) => item.mistake(
+                cx,
+                format!("has {}, which is no address", quoted(text)),
+                "write addresses without port or prefix, as in 192.0.2.1",
+            ),
+        }
+    }
+    all
 }
 
 fn check_user(cx: &mut Cx, value: &Value<'_>, user: &str) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     net::{parse_socket, unusable},
     node::{AskedNode, read_path},
     reader::{Cx, Table, Value},
+    vrrp::KeyFile,
 };
 
 /// More boxes than that are a tier behind a router.
@@ -26,7 +27,7 @@ pub(crate) fn read(
     cx: &mut Cx,
     document: &Table<'_>,
     node: &AskedNode,
-    files: &mut Vec<(PathBuf, usize)>,
+    files: &mut Vec<KeyFile>,
 ) -> Option<Sync> {
     let section = document
         .get("sync")
@@ -175,7 +176,7 @@ fn read_peers(cx: &mut Cx, value: &Value<'_>, local: Option<SocketAddr>) -> Vec<
     peers
 }
 
-fn read_keys(cx: &mut Cx, value: &Value<'_>, files: &mut Vec<(PathBuf, usize)>) -> Vec<(u8, PathBuf)> {
+fn read_keys(cx: &mut Cx, value: &Value<'_>, files: &mut Vec<KeyFile>) -> Vec<(u8, PathBuf)> {
     let mut known: Vec<(u8, PathBuf)> = Vec::new();
     let items = value.array(cx).unwrap_or_default();
     if value.elements() == Some(0) {
@@ -203,7 +204,11 @@ fn read_keys(cx: &mut Cx, value: &Value<'_>, files: &mut Vec<(PathBuf, usize)>) 
             .require(cx, "file", "write file = \"/etc/weir/sync.key\"")
             .and_then(|value| {
                 let path = read_path(cx, &value)?;
-                files.push((path.clone(), value.at));
+                files.push(KeyFile {
+                    path: path.clone(),
+                    at: value.at,
+                    key: value.path.clone(),
+                });
                 Some(path)
             });
         let Some(id) = id.and_then(|id| u8::try_from(id).ok()) else {

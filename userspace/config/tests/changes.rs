@@ -524,3 +524,41 @@ fn interfaces_and_routers() {
         ["node.gateways: none → 198.51.100.1 by eth1"]
     );
 }
+
+#[test]
+fn virtual_routers() {
+    let group = "[vrrp.edge]\nrouters = [{ interface = \"eth0\", id = 51, addresses = [\"192.0.2.10/24\", \"2001:db8::10/64\"] }]\n";
+    let with = |group: &str| plan(&format!("{BASE}{group}"));
+    let lines =
+        |old: &Plan, new: &Plan| -> Vec<String> { diff(old, new).iter().map(ToString::to_string).collect() };
+    let base = with(group);
+    assert_eq!(lines(&plan(BASE), &base), ["vrrp edge added"]);
+    assert_eq!(lines(&base, &plan(BASE)), ["vrrp edge removed"]);
+    let changed = with(
+        "[vrrp.edge]\npriority = 150\ninterval = \"10ms\"\npreempt = { delayed = \"30s\" }\nlease = \"50ms\"\n\
+         routers = [{ interface = \"eth0\", id = 51, addresses = [\"192.0.2.10/32\"], sources = [\"192.0.2.1\"], peers = [\"192.0.2.2\"], checksum = \"rfc5798\" }]\n\
+         announce = { count = 3, refresh = \"1m\" }\ndemote_on = [{ pool = \"web\", by = 5 }, { link = \"eth1\" }, { file = \"/a\" }]\n\
+         authentication = { mode = \"permissive\", keys = [{ id = 1, file = \"/k\" }] }\n",
+    );
+    let changes = diff(&base, &changed);
+    assert!(changes.iter().all(|change| !change.needs_restart()));
+    assert_eq!(
+        lines(&base, &changed),
+        [
+            "vrrp edge: routers: 51 on eth0 with 192.0.2.10/24, 51 on eth0 with 2001:db8::10/64 → \
+             51 on eth0 with 192.0.2.10/32 from 192.0.2.1 to 192.0.2.2 rfc5798",
+            "vrrp edge: priority: 100 → 150",
+            "vrrp edge: interval: 1s → 10ms",
+            "vrrp edge: preempt: never → delayed 30s",
+            "vrrp edge: lease: 100ms → 50ms",
+            "vrrp edge: announce: 5 times every 200ms, again never → 3 times every 200ms, again 1m",
+            "vrrp edge: authentication: none → permissive, keys 1 of /k, signs with 1",
+            "vrrp edge: demote_on: service www by 1, service dns by 1 → pool web by 5, link eth1 by 1, file /a by 1",
+        ]
+    );
+    let own = plan(&format!("{BASE}{group}").replace(
+        "name = \"a\"\n",
+        "name = \"a\"\nown_addresses = [\"192.0.2.1\"]\n",
+    ));
+    assert_eq!(lines(&base, &own), ["node.own_addresses: none → 192.0.2.1"]);
+}

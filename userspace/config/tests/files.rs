@@ -9,6 +9,7 @@ use weir_core::{
         AccessLog, Balance, CheckKind, FlowHash, Forward, Forwarded, HeaderAction, Http2, HttpProtocol,
         LogFormat, Mode, OnBackendDown, Plan, TemplatePart, Variable, XdpMode,
     },
+    vrrp::machine::Preempt,
 };
 
 fn root(path: &str) -> PathBuf {
@@ -204,22 +205,58 @@ fn what_the_reference_comments_out_is_good_too() {
     let text: String = text
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
-                uncommented += 1;
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase() || "[]{}".contains(c)) => {
+                uncommented += usize::from(!rest.starts_with(['[', ']', '{', '}']));
                 format!("{rest}\n")
             }
             _ => format!("{line}\n"),
         })
         .collect();
     assert_eq!(
-        uncommented, 6,
-        "gateways, allow_file, ban_file, interface, port, ca"
+        uncommented, 19,
+        "own_addresses, gateways, allow_file, ban_file, interface, port, ca; and the 12 of vrrp"
     );
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.
     assert_eq!(
         plan.node.hash_key,
         Some([0x5348_7a2b_9d0e_1c6f, 0x3697_b5e8_f2c4_d0a1])
+    );
+    let [edge] = plan.vrrp.as_slice() else {
+        panic!("{:?}", plan.vrrp)
+    };
+    let routers: Vec<_> = { edge.routers.iter() }
+        .map(|router| {
+            (
+                router.id.get(),
+                &*router.interface,
+                router.addresses.len(),
+                router.source,
+            )
+        })
+        .collect();
+    let own: std::net::IpAddr = "192.0.2.1".parse().unwrap();
+    assert_eq!(
+        routers,
+        [
+            (51, "eth0", 3, Some(own)),
+            (51, "eth0", 1, None),
+            (52, "eth1", 1, None)
+        ]
+    );
+    assert_eq!(
+        (edge.priority, edge.interval.get(), edge.preempt),
+        (150, 100, Preempt::Delayed(Duration::from_secs(30)))
+    );
+    assert_eq!(
+        edge.demote_on.iter().map(|on| on.by).collect::<Vec<_>>(),
+        [10, 1, 20, 100]
+    );
+    assert_eq!(
+        edge.authentication
+            .as_ref()
+            .map(|it| (it.keys.len(), it.sign_with)),
+        Some((2, 1))
     );
 }
 
@@ -234,6 +271,7 @@ fn the_reference_has_every_key() {
                     .any(|part| part.trim_start().starts_with(&format!("{key} = ")))
             };
             let heading = |line: &str| {
+                let line = line.trim_start_matches('#');
                 line.starts_with('[') && line.trim_matches(['[', ']']).split('.').any(|part| part == *key)
             };
             assert!(
@@ -383,6 +421,8 @@ fn the_unit_lets_the_relay_outlive_a_crash_and_gives_it_time_to_drain() {
         "Restart=on-failure",
         "RuntimeDirectory=weir",
         "RuntimeDirectoryPreserve=restart",
+        // Adverts of virtual routers.
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET",
     ] {
         assert!(lines.contains(line), "{line}");
     }

@@ -258,3 +258,29 @@ fn bodies_of_responses_are_read_with_the_file() {
         format!("{key}sorry.html, which is larger than 1 MiB; have a backend serve it")
     );
 }
+
+#[test]
+fn keys_that_sign_adverts_are_read_and_judged() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = Dir::new();
+    let key = dir.write("vrrp.key", "0123456789abcdef\n");
+    let text = format!(
+        "[node]\nname = \"a\"\ninterfaces = [\"eth0\"]\n[vrrp.edge]\n\
+         routers = [{{ interface = \"eth0\", id = 1, addresses = [\"192.0.2.10/24\"] }}]\n\
+         authentication = {{ keys = [{{ id = 1, file = \"{}\" }}] }}\n",
+        key.display()
+    );
+    let path = dir.write("weir.toml", text);
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("it can be changed");
+    mode(0o644);
+    assert_eq!(
+        dir.report(&path),
+        "weir.toml:6:45: vrrp.edge.authentication.keys.file names vrrp.key, which is open to everybody (mode 644); `chmod 600` \
+         it: who can read it can depose a master"
+    );
+    mode(0o600);
+    let loaded = load(&path).unwrap_or_else(|report| panic!("{report}"));
+    // The secret is in nothing that is handed on.
+    assert!(!format!("{:?}{:?}", loaded.plan, loaded.source).contains("0123456789abcdef"));
+}

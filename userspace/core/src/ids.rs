@@ -14,6 +14,10 @@ pub struct PoolName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceName(Arc<str>);
 
+/// The name of a group of virtual routers, as in `[vrrp.NAME]`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct GroupName(Arc<str>);
+
 macro_rules! name {
     ($ty:ident) => {
         impl $ty {
@@ -37,6 +41,7 @@ macro_rules! name {
 }
 name!(PoolName);
 name!(ServiceName);
+name!(GroupName);
 
 /// An address and port as they are printed and typed: port 0, which stands for every port, is `*`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

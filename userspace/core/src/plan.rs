@@ -18,6 +18,7 @@ mod source;
 mod sync;
 mod tls;
 mod upstream;
+mod vrrp;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -46,6 +47,7 @@ pub use tls::{
     TlsCertificate, TlsPolicy, TlsVersion, UnknownNames,
 };
 pub use upstream::{Connections, Http2, HttpProtocol, Retries, RetryOn};
+pub use vrrp::{DemoteOn, DemoteWhat, VirtualRouter, VrrpAuthentication, VrrpGroup};
 
 use crate::ids::{BackendKey, Interface, PoolName, ServiceName};
 
@@ -68,6 +70,8 @@ pub struct Plan {
     pub export: Option<Export>,
     /// What other boxes are told of flows. None: there are no others.
     pub sync: Option<Arc<Sync>>,
+    /// Groups of virtual routers, in order of the file. Their addresses are this box's only while it is master.
+    pub vrrp: Vec<Arc<VrrpGroup>>,
 }
 
 impl Plan {
@@ -127,6 +131,8 @@ pub struct Node {
     pub name: Arc<str>,
     /// Interfaces that XDP attaches to.
     pub interfaces: Vec<String>,
+    /// Addresses that are this box's alone, though others are those of virtual routers: services may have them.
+    pub own_addresses: Vec<IpAddr>,
     /// How XDP attaches.
     pub xdp: XdpMode,
     /// Relay worker threads. None: one per core.

@@ -8,6 +8,7 @@ mod intake;
 mod interface;
 mod system;
 mod uplinks;
+mod vrrp;
 
 pub(crate) use system::release;
 pub use uplinks::Uplink;
@@ -15,7 +16,7 @@ pub use uplinks::Uplink;
 use std::fmt;
 
 use serde::Serialize;
-use weir_core::plan::Listen;
+use weir_core::plan::{Listen, VirtualRouter};
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
@@ -110,12 +111,19 @@ impl Report {
 }
 
 /// Looks at the box, and at these interfaces of the calling thread's network namespace (none: at those that are up and
-/// not `lo`), at what these transparent listeners need there, and at the ways out by interfaces that are named.
-pub fn inspect(interfaces: &[String], transparent: &[Listen], uplinks: &[Uplink]) -> Report {
+/// not `lo`), at what these transparent listeners need there, at the ways out by interfaces that are named, and at what these
+/// virtual routers need.
+pub fn inspect(
+    interfaces: &[String],
+    transparent: &[Listen],
+    uplinks: &[Uplink],
+    routers: &[VirtualRouter],
+) -> Report {
     let mut findings = system::inspect();
     findings.extend(interface::inspect(interfaces));
     findings.extend(intake::inspect(interfaces, transparent));
     findings.extend(uplinks::inspect(uplinks));
+    findings.extend(vrrp::inspect(routers));
     Report { findings }
 }
 
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_box_can_be_looked_at_without_privilege() {
-        let report = inspect(&["lo".into(), "nosuchif0".into()], &[], &[]);
+        let report = inspect(&["lo".into(), "nosuchif0".into()], &[], &[], &[]);
         let about = |subject: &str| {
             report
                 .findings

@@ -13,20 +13,50 @@ mod report;
 mod ring;
 mod watch;
 
-use std::io;
+use std::{io, net::IpAddr};
 
 pub use self::{
     addresses::{Addresses, Held, MARK},
-    driver::{Driver, Group, Hands, Signing, Virtual},
+    driver::{Counted, Counts, Driver, Group, Hands, Seen, Signing, Virtual},
     link::Link,
     report::{Report, Reported},
     ring::Ring,
+    watch::Links,
 };
+pub(crate) use self::{driver::REAL_TIME, link::look_at};
+
+/// The kernel from which on an address remembers who has set it (IFA_PROTO).
+const FLOOR: (u32, u32) = (5, 18);
+
+/// Whether the kernel has what virtual routers need beyond the rest of weir.
+///
+/// # Errors
+/// It is too old.
+pub fn check_kernel() -> Result<(), LinkError> {
+    match crate::doctor::release() {
+        Some(release) if release < FLOOR => Err(LinkError::OldKernel {
+            release,
+            floor: FLOOR,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// Why a virtual router can't be on a link.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
+    /// The kernel is too old.
+    #[error(
+        "virtual routers need Linux {}.{} or newer, where an address says who has set it, and this is {}.{}",
+        floor.0, floor.1, release.0, release.1
+    )]
+    OldKernel {
+        /// The kernel's.
+        release: (u32, u32),
+        /// The first that does.
+        floor: (u32, u32),
+    },
     /// There is no such interface.
     #[error("interface {0:?} does not exist in this network namespace; create it, or correct the name")]
     NoInterface(String),
@@ -46,7 +76,7 @@ pub enum LinkError {
         /// The interface.
         interface: String,
         /// What was asked for.
-        own: std::net::IpAddr,
+        own: IpAddr,
     },
     /// The interface is not an Ethernet's.
     #[error("interface {0:?} has no Ethernet address: addresses can't be announced there")]

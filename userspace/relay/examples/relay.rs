@@ -123,12 +123,14 @@ fn plan(at: SocketAddr, http: bool, backends: &[SocketAddr]) -> Plan {
     Plan {
         export: None,
         sync: None,
+        vrrp: Vec::new(),
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),
             gateways: Vec::new(),
             name: "bench".into(),
             interfaces: Vec::new(),
+            own_addresses: Vec::new(),
             xdp: XdpMode::Off,
             workers: Some(1),
             user: String::new(),

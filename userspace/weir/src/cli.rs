@@ -44,6 +44,20 @@ pub(crate) enum Command {
         #[command(flatten)]
         socket: SocketArgs,
     },
+    /// Show groups of virtual routers: who is master, since when and why, what speaks against this box.
+    Ha(QueryArgs),
+    /// Hold something against this box as master of a group: another one that has less against it takes over.
+    ///
+    /// Stays until it is set anew, `weir demote GROUP 0` takes it back, or weir is stopped.
+    Demote {
+        /// A group of virtual routers: NAME of [vrrp.NAME].
+        group: String,
+        /// How much. 0: nothing any more.
+        #[arg(value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=255))]
+        by: u32,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
     /// Read the configuration again and apply it. Nothing changes if it has mistakes.
     Reload {
         #[command(flatten)]

@@ -13,7 +13,8 @@ use weir_core::plan::IpNet;
 
 use crate::{
     admin::api::{
-        Answer, Changed, Explained, Flows, ListChange, Lists, Pools, Reloaded, Request, Status, Tunable,
+        Answer, Changed, Demoted, Explained, Flows, Ha, ListChange, Lists, Pools, Reloaded, Request, Status,
+        Tunable,
     },
     cli::{ExplainWhat, FlowsArgs, ListArgs, QueryArgs, SocketArgs, SysctlArgs, Wish},
     render,
@@ -52,6 +53,20 @@ pub(crate) fn backend(wish: Wish, backend: &str, socket: &SocketArgs) -> anyhow:
             changed.backend, changed.from, changed.to
         ))
     }
+}
+
+/// `weir ha`
+pub(crate) fn ha(args: &QueryArgs) -> anyhow::Result<()> {
+    show::<Ha>(args, &Request::Ha {}, render::ha::text)
+}
+
+/// `weir demote`
+pub(crate) fn demote(group: &str, by: u32, socket: &SocketArgs) -> anyhow::Result<()> {
+    let request = Request::Demote {
+        group: group.to_owned(),
+        by,
+    };
+    print(&render::ha::demoted(&ask::<Demoted>(socket, &request)?))
 }
 
 /// `weir flows`

@@ -18,6 +18,7 @@ mod child;
 mod explain;
 mod exports;
 mod flows;
+mod ha;
 mod interfaces;
 mod kernel;
 mod keys;

@@ -70,3 +70,10 @@ fn checks() {
     let want: Vec<_> = all.iter().map(Failure::cause).collect();
     assert_eq!(names("Health checks: the cause"), want);
 }
+
+#[test]
+fn adverts() {
+    use weir_core::vrrp::accept::Refused;
+    let want: Vec<_> = Refused::all().map(Refused::name).collect();
+    assert_eq!(names("Virtual routers: `weir_vrrp_adverts_refused_total"), want);
+}

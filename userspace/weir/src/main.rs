@@ -41,6 +41,8 @@ fn main() -> ExitCode {
             backend,
             socket,
         } => client::backend(wish, &backend, &socket),
+        Command::Ha(args) => client::ha(&args),
+        Command::Demote { group, by, socket } => client::demote(&group, by, &socket),
         Command::Reload { socket } => client::reload(&socket),
         Command::Ban(args) => client::list(&args, true),
         Command::Allow(args) => client::list(&args, false),

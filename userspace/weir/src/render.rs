@@ -1,5 +1,7 @@
 //! What the command line prints: answers of the control socket as text for people.
 
+pub(crate) mod ha;
+
 use std::fmt::Write;
 
 use weir_tls::Moment;
@@ -186,6 +188,7 @@ pub(crate) fn status(status: &Status) -> String {
         ]);
     }
     out.push_str(&table(&rows, ""));
+    ha::status(&status.ha, &mut out);
     certificates(status, &mut out);
     out
 }

@@ -263,12 +263,14 @@ fn plan(http: Http, at: SocketAddr, origin: SocketAddr) -> Plan {
     Plan {
         export: None,
         sync: None,
+        vrrp: Vec::new(),
         lists: weir_core::plan::Lists::default(),
         node: Node {
             tunnel: weir_core::plan::Tunnel::default(),
             gateways: Vec::new(),
             name: NODE.into(),
             interfaces: Vec::new(),
+            own_addresses: Vec::new(),
             xdp: XdpMode::Off,
             workers: None,
             user: "nobody".into(),

@@ -66,6 +66,56 @@ pub struct Service {
     pub state: String,
 }
 
+/// `weir ha --json`
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+pub struct Ha {
+    /// Why the thread does not run in real time, if it does not.
+    pub not_real_time: Option<String>,
+    /// All groups of virtual routers.
+    pub groups: Vec<HaGroup>,
+}
+
+/// A group of virtual routers.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+pub struct HaGroup {
+    /// Its name.
+    pub name: String,
+    /// `init`, `backup` or `master`.
+    pub state: String,
+    /// Why.
+    pub cause: String,
+    /// How often the state has changed since the start.
+    pub changes: u64,
+    /// What it announces, or would.
+    pub announced: u8,
+    /// How much speaks against the box.
+    pub demotion: u32,
+    /// What does.
+    pub shares: Vec<HaShare>,
+    /// Who was heard last as master.
+    pub master: Option<HaPeer>,
+    /// Who is master beside this box.
+    pub rival: Option<String>,
+}
+
+/// Something that speaks against a box.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+pub struct HaShare {
+    /// What.
+    pub cause: String,
+    /// How much.
+    pub share: u32,
+}
+
+/// Another box.
+#[derive(Deserialize, Clone, PartialEq, Debug)]
+pub struct HaPeer {
+    /// Its address.
+    pub address: String,
+    /// Its priority.
+    pub priority: u8,
+}
+
 /// `weir pools --json`
 #[derive(Deserialize, Clone, PartialEq, Debug)]
 pub struct Pools {

@@ -33,7 +33,7 @@ timeout = "1s"
 socket = "/x"
 "#,
         &[
-            r"3:1: unknown key `timeout` in [node]; it has name, interfaces, xdp, workers, user, pins, hash_key, tunnel and gateways",
+            r"3:1: unknown key `timeout` in [node]; it has name, interfaces, own_addresses, xdp, workers, user, pins, hash_key, tunnel and gateways",
             r"4:1: unknown key `socket` in [node]; `socket` belongs in [admin]",
         ],
     );
@@ -43,13 +43,6 @@ xdp = "off"
 "na\nme" = 1
 "#,
         &[r"3:1: unknown key `na\nme` in [node]; did you mean `name`?"],
-    );
-    check(
-        r"[vrrp]
-",
-        &[
-            r"1:2: this version has no `vrrp` at the top of the file; run keepalived beside it for a pair of boxes",
-        ],
     );
     check(
         r#"[pool.web]
@@ -127,12 +120,12 @@ mode = "http"
 pool = "web"
 [services.www.limits]
 heads = "1KiB"
-interval = 1
+rise = 1
 connect = "1s"
 "#,
         &[
             r"6:1: unknown key `heads` in [services.www.limits]; did you mean `head`?",
-            r"7:1: unknown key `interval` in [services.www.limits]; `interval` belongs in [pools.NAME.check]",
+            r"7:1: unknown key `rise` in [services.www.limits]; `rise` belongs in [pools.NAME.check]",
             r"8:1: unknown key `connect` in [services.www.limits]; `connect` belongs in [services.NAME.timeouts]",
         ],
     );

@@ -26,6 +26,7 @@ mod syntax;
 mod tls;
 mod transparent;
 mod upstream;
+mod vrrp;
 
 use weir_config::{Facts, Report, Tunables, parse};
 use weir_core::plan::Plan;

@@ -70,12 +70,14 @@ pub(crate) fn plan(pools: impl IntoIterator<Item = Pool>) -> Arc<Plan> {
     Arc::new(Plan {
         export: None,
         sync: None,
+        vrrp: Vec::new(),
         lists: crate::plan::Lists::default(),
         node: Node {
             tunnel: crate::plan::Tunnel::default(),
             gateways: Vec::new(),
             name: "box".into(),
             interfaces: vec![],
+            own_addresses: vec![],
             xdp: XdpMode::Off,
             workers: None,
             user: "nobody".into(),

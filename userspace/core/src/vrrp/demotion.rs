@@ -11,7 +11,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::wire::priority;
-use crate::ids::ServiceName;
+use crate::{
+    ids::{PoolName, ServiceName},
+    plan::DemoteWhat,
+};
 
 /// The least priority of an eligible box. Those below say how much a box is demoted.
 pub const ELIGIBLE: u8 = 10;
@@ -28,12 +31,40 @@ pub enum Cause {
     Stopping,
     /// An operator's word.
     Operator,
-    /// A service has no backend that is up.
+    /// A service can't serve: it has no backend that is up.
     Service(ServiceName),
+    /// A pool has no backend that is up.
+    Pool(PoolName),
     /// A link is down.
     Link(Arc<str>),
-    /// A file that is watched says so.
+    /// A file that is watched is there.
     File(Arc<str>),
+}
+
+impl Cause {
+    /// Its name in metrics: bounded by the configuration.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Starting => "starting".into(),
+            Self::Stopping => "stopping".into(),
+            Self::Operator => "operator".into(),
+            Self::Service(name) => format!("service:{name}"),
+            Self::Pool(name) => format!("pool:{name}"),
+            Self::Link(name) => format!("link:{name}"),
+            Self::File(path) => format!("file:{path}"),
+        }
+    }
+}
+
+impl From<DemoteWhat> for Cause {
+    fn from(what: DemoteWhat) -> Self {
+        match what {
+            DemoteWhat::Service(name) => Self::Service(name),
+            DemoteWhat::Pool(name) => Self::Pool(name),
+            DemoteWhat::Link(name) => Self::Link(name),
+            DemoteWhat::File(path) => Self::File(path),
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -43,8 +74,9 @@ impl fmt::Display for Cause {
             Self::Stopping => f.write_str("stopping"),
             Self::Operator => f.write_str("set by the operator"),
             Self::Service(name) => write!(f, "no backend of service {name} is up"),
+            Self::Pool(name) => write!(f, "no backend of pool {name} is up"),
             Self::Link(name) => write!(f, "link {name} is down"),
-            Self::File(path) => write!(f, "file {path}"),
+            Self::File(path) => write!(f, "file {path} is there"),
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn inspect() -> Vec<Finding> {
     findings
 }
 
-fn read(path: &str) -> Option<String> {
+pub(super) fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
@@ -111,6 +111,12 @@ fn privileges() -> Finding {
         format!("without {}: the relay only{ports}", missing.join(", ")),
     )
     .mend("run weir as root, or set node.xdp = \"off\"")
+}
+
+/// Whether this process has a capability. None: it can't be told.
+pub(super) fn has_capability(cap: u32) -> Option<bool> {
+    let status = read("/proc/self/status")?;
+    Some(capabilities(&status)? & 1 << cap != 0)
 }
 
 /// The effective set in the text of /proc/self/status.

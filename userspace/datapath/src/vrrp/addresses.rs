@@ -83,21 +83,52 @@ impl Addresses {
             let Some(found) = self.present(held, ifindex).await?.filter(|found| found.marked) else {
                 return Ok(());
             };
-            let message = message(found.place, found.prefix, MARK);
-            match self.handle.address().del(message).execute().await {
-                // Somebody else was faster.
-                Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => Ok(()),
-                Err(error) => {
-                    let doing = format!("remove {} from {}", held.address, held.interface);
-                    Err(refused(doing, error))
-                }
-                Ok(()) => Ok(()),
-            }
+            let doing = || format!("remove {} from {}", held.address, held.interface);
+            self.delete(found, doing).await
         });
         match given {
             // What was there has gone with it.
             Err(VipError::NoLink(_)) => Ok(()),
             given => given,
+        }
+    }
+
+    /// Sees to it that the box has none but these that a virtual router has taken: what another process has left of others
+    /// goes.
+    ///
+    /// # Errors
+    /// The first that the kernel refused; the others are gone.
+    pub fn give_others(&self, all: &[Held]) -> Result<(), VipError> {
+        self.runtime.block_on(async {
+            let listed: Result<Vec<_>, _> = self.handle.address().get().execute().try_collect().await;
+            let listed = listed.map_err(|error| refused("list the addresses of this box".into(), error))?;
+            let wanted: Vec<Place> = { all.iter() }
+                .filter_map(|held| {
+                    let ifindex = if_nametoindex(held.interface.as_str()).ok()?;
+                    let address = held.address;
+                    Some(Place { address, ifindex })
+                })
+                .collect();
+            let left = { listed.iter() }
+                .filter_map(|message| present(message, MARK))
+                .filter(|found| found.marked && !wanted.contains(&found.place));
+            let mut first = Ok(());
+            for found in left {
+                let address = found.place.address;
+                let done = self.delete(found, || format!("remove {address}")).await;
+                first = first.and(done);
+            }
+            first
+        })
+    }
+
+    /// One that is gone already is fine: somebody else was faster.
+    async fn delete(&self, found: Present, doing: impl Fn() -> String) -> Result<(), VipError> {
+        let message = message(found.place, found.prefix, MARK);
+        match self.handle.address().del(message).execute().await {
+            Err(error) if errno(&error) == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            Err(error) => Err(refused(doing(), error)),
+            Ok(()) => Ok(()),
         }
     }
 

@@ -9,72 +9,72 @@
 //! One thread for all groups, since one that sleeps makes all of them late. It runs before all ordinary threads
 //! (`SCHED_FIFO`) if it may; it waits for nothing but its links, its owner and the time. What is wrong with one packet or one
 //! advert is reported and changes nothing.
+//!
+//! This file is the owner's side; `run.rs` is the thread's.
+
+mod counts;
+mod run;
 
 use std::{
-    collections::BTreeSet,
     io,
     net::IpAddr,
-    os::fd::AsFd,
     sync::{
         Arc,
-        mpsc::{Receiver, Sender, TryRecvError, channel},
+        mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
     time::Instant,
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, ppoll},
-    sys::{
-        eventfd::{EfdFlags, EventFd},
-        time::TimeSpec,
-    },
-};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::oneshot;
 use weir_core::vrrp::{
-    Family,
-    accept::{Refused, Rules, Senders, Signatures, V2, judge},
-    announce,
-    auth::{Keys, Mode, Sequence, Signer, Window},
-    machine::{Config, Heard, Machine, Output, RouterKey, State},
-    wire::{self, Checksum, Ends, Message},
+    accept::V2,
+    auth::{Keys, Mode, Sequence},
+    machine::{Config, State},
+    wire::Checksum,
 };
 
+pub use self::counts::{Counted, Counts};
 use super::{
+    addresses::Held,
     link::Link,
     report::{Report, Reported},
     ring::Ring,
     watch::Watch,
 };
-use crate::sys::packet::run_in_real_time;
+use crate::{sys::packet::run_in_real_time, vips::VipError};
 
 /// Above the kernel's threads that work for others (`ksoftirqd` is ordinary), below those that may not wait (50).
-const REAL_TIME: i32 = 40;
-
-/// An advert with 255 addresses of IPv6 and its signature, in its packet.
-const LONGEST: usize = 4_352;
-
-/// Packets of one link that are taken before the next one's turn.
-const TURN: usize = 64;
+pub(crate) const REAL_TIME: u64 = 40;
 
 /// A group of virtual routers.
 pub struct Group {
-    /// Its name.
-    pub name: Arc<str>,
-    /// What the machine is to do. Its routers are those of [`Self::routers`], in the same order.
+    /// What its owner knows it by. No two groups of a driver have the same.
+    pub id: usize,
+    /// What the machine is to do. Its routers are those of [`Self::routers`], in the same order; where their adverts come
+    /// from is taken from the links.
     pub config: Config,
     /// Its routers.
     pub routers: Vec<Virtual>,
+    /// The addresses of all of them, each once, as they are put on interfaces.
+    pub held: Vec<Held>,
     /// How adverts are signed.
     pub signing: Option<Signing>,
-    /// It was master in the process before, and its adverts that are the longest ago left then.
+    /// How much speaks against this box.
+    pub demotion: u32,
+    /// It was master in the process before, and its adverts that are the longest ago left then. Of a group that runs
+    /// already it counts for nothing.
     pub last_sent: Option<Instant>,
+    /// Where is counted.
+    pub counts: Arc<Counts>,
 }
 
 /// One virtual router on its link.
 #[derive(Debug)]
 pub struct Virtual {
-    /// The link.
-    pub link: Link,
+    /// The link. None: the one that the group has for this router already.
+    pub link: Option<Link>,
     /// Its addresses, each once.
     pub addresses: Vec<IpAddr>,
     /// The boxes it shares them with, if adverts go to each of them. None: to the group.
@@ -95,23 +95,68 @@ pub struct Signing {
     pub key: u8,
     /// What becomes of adverts of others that are not signed as they should be.
     pub mode: Mode,
-    /// The numbers of adverts.
+    /// The numbers of adverts. A group that runs already goes on behind the greater of this and its own.
     pub sequence: Sequence,
 }
 
 /// Who carries out what a group's state means. Called by the driver's thread: adverts wait meanwhile.
 pub trait Hands: Send {
+    /// These are the group's addresses from now on; none: the group is gone. Those that it has no more were given before.
+    fn own(&mut self, group: usize, held: &[Held]);
+
     /// The group's addresses are answered for until then, or not at all.
     fn lease(&mut self, group: usize, until: Option<Instant>);
-    /// The addresses are to be this box's.
-    fn take(&mut self, group: usize);
-    /// The addresses are not, or no longer, to be this box's.
-    fn give(&mut self, group: usize);
+
+    /// These are to be this box's. Called again now and then while they are: what is there already is fine.
+    ///
+    /// # Errors
+    /// Not all of them could be put there. It is tried again.
+    fn take(&mut self, group: usize, held: &[Held]) -> Result<(), VipError>;
+
+    /// These are not, or no longer, to be this box's. Called again now and then.
+    ///
+    /// # Errors
+    /// Not all of them could be taken away. It is tried again.
+    fn give(&mut self, group: usize, held: &[Held]) -> Result<(), VipError>;
+
+    /// What a process after this one has to know of a group to go on as master, if this one dies: when its adverts left
+    /// that are the longest ago, None if it is no master, and the number of its last advert.
+    fn remember(&mut self, group: usize, last_sent: Option<Instant>, sequence: u64);
+}
+
+/// A group as it is at a moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Which.
+    pub group: usize,
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+    /// What it announces, or would.
+    pub priority: u8,
+    /// Who was heard last as master, and its priority.
+    pub heard: Option<(IpAddr, u8)>,
+    /// Whether a rival is heard.
+    pub has_rival: bool,
+    /// Until when it answers.
+    pub lease: Option<Instant>,
+    /// Whether each of its routers can take part, and where its adverts come from.
+    pub routers: Vec<(bool, IpAddr)>,
 }
 
 /// What the owner wants.
 enum Order {
-    Demote { group: usize, total: u32 },
+    Demote {
+        group: usize,
+        total: u32,
+    },
+    Configure {
+        groups: Vec<Group>,
+        done: oneshot::Sender<()>,
+    },
+    Check,
+    Look(oneshot::Sender<Vec<Seen>>),
     Stop,
 }
 
@@ -125,14 +170,15 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts the thread in the network namespace of the calling one; all groups take part at once.
+    /// Starts the thread in the network namespace of the calling one; all groups take part at once. `reports` is called by
+    /// the thread, and must not make it wait.
     ///
     /// # Errors
     /// When there can be no further thread.
     pub fn start(
         groups: Vec<Group>,
         hands: impl Hands + 'static,
-        reports: Sender<Report>,
+        reports: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         Self::start_with(groups, hands, reports, None)
     }
@@ -144,7 +190,7 @@ impl Driver {
     pub fn start_with(
         groups: Vec<Group>,
         hands: impl Hands + 'static,
-        reports: Sender<Report>,
+        reports: impl Fn(Report) + Send + 'static,
         adverts: Option<Ring>,
     ) -> io::Result<Self> {
         let bell = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
@@ -154,8 +200,8 @@ impl Driver {
         let ring = Arc::clone(&bell);
         let watch = Watch::new()?;
         let body = move || {
-            let _ = started.send(run_in_real_time(REAL_TIME));
-            Loop::new(groups, hands, reports, watch, adverts).run(&inbox, &ring);
+            let _ = started.send(run_in_real_time(REAL_TIME as i32));
+            run::Loop::new(groups, hands, reports, watch, adverts).run(&inbox, &ring);
         };
         let thread = thread::Builder::new().name("vrrp".into()).spawn(body)?;
         let is_real_time = is_started.recv().map_err(io::Error::other)?;
@@ -185,8 +231,28 @@ impl Driver {
         self.order(Order::Demote { group, total });
     }
 
+    /// From now on there are these groups. One that runs already goes on in its state; one that is not among them stops, and
+    /// its addresses are given back. The answer comes when it is done.
+    pub fn configure(&self, groups: Vec<Group>) -> oneshot::Receiver<()> {
+        let (done, is_done) = oneshot::channel();
+        self.order(Order::Configure { groups, done });
+        is_done
+    }
+
+    /// Compares the addresses that are there with those that should be.
+    pub fn check(&self) {
+        self.order(Order::Check);
+    }
+
+    /// All groups as they are.
+    pub fn look(&self) -> oneshot::Receiver<Vec<Seen>> {
+        let (seen, answer) = oneshot::channel();
+        self.order(Order::Look(seen));
+        answer
+    }
+
     fn order(&self, order: Order) {
-        // A thread that is gone takes no orders.
+        // A thread that is gone takes no orders; whoever waits for its answer hears that there will be none.
         if self.orders.send(order).is_ok() {
             let _ = self.bell.write(1);
         }
@@ -199,391 +265,5 @@ impl Drop for Driver {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// A group, while it runs.
-struct Running {
-    routers: Vec<Virtual>,
-    /// Whether each router's link can be used.
-    usable: Vec<bool>,
-    signing: Option<Signing>,
-    window: Window,
-    machine: Machine,
-}
-
-struct Loop<H> {
-    groups: Vec<Running>,
-    /// All routers of all groups.
-    known: BTreeSet<RouterKey>,
-    watch: Watch,
-    adverts: Option<Ring>,
-    hands: H,
-    reports: Sender<Report>,
-    buffer: Vec<u8>,
-    advert: Vec<u8>,
-}
-
-impl<H: Hands> Loop<H> {
-    fn new(
-        groups: Vec<Group>,
-        hands: H,
-        reports: Sender<Report>,
-        watch: Watch,
-        adverts: Option<Ring>,
-    ) -> Self {
-        let now = Instant::now();
-        let run = |group: Group| {
-            let mut machine = Machine::new(group.config, now);
-            machine.start(group.last_sent, now);
-            Running {
-                usable: vec![true; group.routers.len()],
-                routers: group.routers,
-                signing: group.signing,
-                window: Window::default(),
-                machine,
-            }
-        };
-        let routers = groups.iter().flat_map(|group| &group.config.routers);
-        let mut it = Self {
-            known: routers.map(|router| router.key.clone()).collect(),
-            watch,
-            adverts,
-            groups: groups.into_iter().map(run).collect(),
-            hands,
-            reports,
-            buffer: vec![0; LONGEST],
-            advert: Vec::with_capacity(LONGEST),
-        };
-        for group in 0..it.groups.len() {
-            let is_master = it
-                .groups
-                .get(group)
-                .is_some_and(|g| g.machine.state() == State::Master);
-            if !is_master {
-                // What a process before may have left.
-                it.hands.lease(group, None);
-                it.hands.give(group);
-            }
-            it.carry_out(group);
-        }
-        it.look_at_links();
-        it.hear();
-        it
-    }
-
-    fn run(&mut self, inbox: &Receiver<Order>, bell: &EventFd) {
-        loop {
-            // What has arrived counts before the time does: a thread that was late hears first what it missed.
-            self.receive();
-            if self.watch.has_news() {
-                self.look_at_links();
-            }
-            loop {
-                match inbox.try_recv() {
-                    Ok(Order::Demote { group, total }) => {
-                        if let Some(running) = self.groups.get_mut(group) {
-                            running.machine.set_demotion(total, Instant::now());
-                        }
-                        self.carry_out(group);
-                    }
-                    Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
-                    Err(TryRecvError::Empty) => break,
-                }
-            }
-            for group in 0..self.groups.len() {
-                if let Some(running) = self.groups.get_mut(group) {
-                    running.machine.handle_timeout(Instant::now());
-                }
-                self.carry_out(group);
-            }
-            self.wait(bell);
-        }
-    }
-
-    /// Until something arrives, is ordered or due.
-    fn wait(&self, bell: &EventFd) {
-        let links = self.groups.iter().flat_map(|group| &group.routers);
-        let mut waited: Vec<_> = links
-            .map(|router| PollFd::new(router.link.as_fd(), PollFlags::POLLIN))
-            .collect();
-        waited.push(PollFd::new(bell.as_fd(), PollFlags::POLLIN));
-        waited.push(PollFd::new(self.watch.as_fd(), PollFlags::POLLIN));
-        if let Some(adverts) = &self.adverts {
-            waited.push(PollFd::new(adverts.as_fd(), PollFlags::POLLIN));
-        }
-        let due = self
-            .groups
-            .iter()
-            .filter_map(|group| group.machine.deadline())
-            .min();
-        let time = due.map(|due| TimeSpec::from(due.saturating_duration_since(Instant::now())));
-        // Whatever woke it, or failed: all is looked at anyway.
-        let _ = ppoll(&mut waited, time, None);
-        let _ = bell.read();
-    }
-
-    /// Whether the links of all routers can be used, now that something has changed.
-    fn look_at_links(&mut self) {
-        let mut is_other = false;
-        for group in 0..self.groups.len() {
-            let Some(running) = self.groups.get_mut(group) else {
-                return;
-            };
-            let routers = running.routers.iter_mut().zip(&mut running.usable).enumerate();
-            for (router, (it, before)) in routers {
-                let mut is_usable = it.link.is_usable();
-                // One that has vanished may be back, as another.
-                if !is_usable && let Ok(link) = it.link.reopen() {
-                    is_usable = link.is_usable();
-                    is_other |= link.index() != it.link.index();
-                    it.link = link;
-                }
-                if std::mem::replace(before, is_usable) != is_usable {
-                    running.machine.set_usable(router, is_usable, Instant::now());
-                    let what = Reported::Usable { router, is_usable };
-                    let _ = self.reports.send(Report { group, what });
-                }
-            }
-            self.carry_out(group);
-        }
-        if is_other {
-            self.hear();
-        }
-    }
-
-    /// Has the kernel's programs hand out what is for these links, as they are now.
-    fn hear(&self) {
-        let Some(adverts) = &self.adverts else { return };
-        let routers = self.groups.iter().flat_map(|group| &group.routers);
-        let places: Vec<_> = routers
-            .flat_map(|it| {
-                let own = it.link.own();
-                [Family::of(own).group(), own].map(|to| (it.link.index(), to))
-            })
-            .collect();
-        // Then the sockets get them.
-        if let Err(error) = adverts.hear(&places) {
-            tracing::warn!(%error, "adverts of virtual routers come by the sockets alone");
-        }
-    }
-
-    /// Takes what the kernel's programs have handed out.
-    fn receive_handed_out(&mut self) {
-        for _ in 0..TURN {
-            let adverts = self.adverts.as_mut();
-            let Some(arrived) = adverts.and_then(|adverts| adverts.receive(&mut self.buffer)) else {
-                return;
-            };
-            // As by their sockets, each router on the link hears all of its family.
-            let is_v4 = self.buffer.first().is_some_and(|first| first >> 4 == 4);
-            for group in 0..self.groups.len() {
-                let routers = self.groups.get(group).map_or(0, |group| group.routers.len());
-                for router in 0..routers {
-                    let it = self.groups.get(group).and_then(|group| group.routers.get(router));
-                    if it.is_some_and(|it| {
-                        it.link.index() == arrived.ifindex && it.link.own().is_ipv4() == is_v4
-                    }) {
-                        self.consider(group, router, arrived.len, arrived.at);
-                    }
-                }
-            }
-        }
-    }
-
-    fn receive(&mut self) {
-        self.receive_handed_out();
-        for group in 0..self.groups.len() {
-            let routers = self.groups.get(group).map_or(0, |group| group.routers.len());
-            for router in 0..routers {
-                for _ in 0..TURN {
-                    if !self.receive_one(group, router) {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes one packet of a link. Whether there was one.
-    fn receive_one(&mut self, group: usize, router: usize) -> bool {
-        let Some(it) = self.groups.get(group).and_then(|group| group.routers.get(router)) else {
-            return false;
-        };
-        // A link that is down says so once; what is lost meanwhile is lost.
-        let Ok(Some((len, arrived))) = it.link.receive(&mut self.buffer) else {
-            return false;
-        };
-        self.consider(group, router, len, arrived);
-        true
-    }
-
-    /// Judges the packet in the buffer, which a router has received.
-    fn consider(&mut self, group: usize, router: usize, len: usize, arrived: Instant) {
-        let Some(running) = self.groups.get_mut(group) else {
-            return;
-        };
-        let Some(it) = running.routers.get(router) else {
-            return;
-        };
-        let bytes = self.buffer.get(..len).unwrap_or_default();
-        let told = |what| {
-            let _ = self.reports.send(Report { group, what });
-        };
-        let refused = |source, reason| told(Reported::Refused { source, reason });
-        let packet = match wire::packet(bytes) {
-            Ok(packet) => packet,
-            Err(reason) => {
-                refused(None, reason.into());
-                return;
-            }
-        };
-        let source = packet.ends.source();
-        let advert = match wire::read(&packet) {
-            Ok(advert) => advert,
-            Err(reason) => {
-                refused(Some(source), reason.into());
-                return;
-            }
-        };
-        let Some(config) = running.machine.config().routers.get(router) else {
-            return;
-        };
-        if advert.vrid != config.key.vrid {
-            // Each of several routers on a link hears all; the first one speaks for them.
-            let on_link =
-                |key: &&RouterKey| key.interface == config.key.interface && key.family == config.key.family;
-            let mut others = self.known.iter().filter(on_link);
-            let speaks = others.clone().next() == Some(&config.key);
-            if speaks && !others.any(|key| key.vrid == advert.vrid) {
-                refused(Some(source), Refused::UnknownVrid);
-            }
-            return;
-        }
-        let rules = Rules {
-            own: it.link.own(),
-            addresses: &it.addresses,
-            interval: running.machine.config().interval,
-            senders: if it.peers.is_empty() {
-                Senders::Group
-            } else {
-                Senders::Peers(&it.peers)
-            },
-            v2: it.v2,
-        };
-        let signatures = running.signing.as_ref().map(|signing| Signatures {
-            keys: &*signing.keys,
-            mode: signing.mode,
-            window: &mut running.window,
-        });
-        match judge(&rules, &packet.ends, &advert, signatures) {
-            Ok(None) => {}
-            Ok(Some(reason)) => told(Reported::Unsigned { source, reason }),
-            Err(reason) => {
-                refused(Some(source), reason);
-                return;
-            }
-        }
-        if advert.checksum != it.checksum
-            && packet.ends.source().is_ipv4()
-            && advert.version == wire::Version::V3
-        {
-            told(Reported::OtherChecksum {
-                source,
-                checksum: advert.checksum,
-            });
-        }
-        let heard = Heard {
-            source,
-            priority: advert.priority,
-            interval: advert.interval,
-            arrived,
-        };
-        running.machine.handle_advert(router, &heard, Instant::now());
-        self.carry_out(group);
-    }
-
-    fn carry_out(&mut self, group: usize) {
-        let Some(running) = self.groups.get_mut(group) else {
-            return;
-        };
-        let told = |what| {
-            let _ = self.reports.send(Report { group, what });
-        };
-        while let Some(output) = running.machine.poll_output() {
-            match output {
-                Output::Shut => self.hands.lease(group, None),
-                Output::Lease(until) => self.hands.lease(group, Some(until)),
-                Output::Take => self.hands.take(group),
-                Output::Give => self.hands.give(group),
-                Output::Advert { router, priority } => {
-                    let sent = running.send(router, priority, &mut self.advert);
-                    running.machine.sent(router, sent.is_ok(), Instant::now());
-                    if let Err(cause) = sent {
-                        told(Reported::NotSent { router, cause });
-                    }
-                }
-                Output::Announce => {
-                    for (router, it) in running.routers.iter().enumerate() {
-                        for ip in &it.addresses {
-                            let frame = announce::frame(it.link.mac(), *ip, it.is_router);
-                            if let Err(cause) = it.link.announce(&frame) {
-                                told(Reported::NotSent { router, cause });
-                            }
-                        }
-                    }
-                }
-                Output::Changed(change) => told(Reported::Changed(change)),
-                Output::Rival(rival) => told(Reported::Rival(rival)),
-                Output::Late(by) => told(Reported::Late(by)),
-            }
-        }
-    }
-
-    fn stop(&mut self) {
-        for group in 0..self.groups.len() {
-            if let Some(running) = self.groups.get_mut(group) {
-                running.machine.stop(Instant::now());
-            }
-            self.carry_out(group);
-        }
-    }
-}
-
-impl Running {
-    /// Sends an advert of one router, to the group or to every peer. That it left for one of them is enough for the others
-    /// to be told of a failure, not for the lease.
-    fn send(&mut self, router: usize, priority: u8, advert: &mut Vec<u8>) -> io::Result<()> {
-        let gone = || io::Error::other("no such router");
-        let it = self.routers.get(router).ok_or_else(gone)?;
-        let config = self.machine.config();
-        let key = &config.routers.get(router).ok_or_else(gone)?.key;
-        let message = Message {
-            vrid: key.vrid,
-            priority,
-            interval: config.interval,
-            addresses: &it.addresses,
-            checksum: it.checksum,
-        };
-        let group = [key.family.group()];
-        let receivers: &[IpAddr] = if it.peers.is_empty() { &group } else { &it.peers };
-        let mut sent = Ok(());
-        for to in receivers {
-            let ends = Ends::new(it.link.own(), *to).ok_or_else(gone)?;
-            let signer = self.signing.as_mut().map(|signing| {
-                let sequence = signing.sequence.next();
-                let signer = Signer {
-                    key: signing.key,
-                    sequence,
-                };
-                (signer, &*signing.keys as &dyn Keys)
-            });
-            wire::write(advert, &message, &ends, signer).map_err(io::Error::other)?;
-            // One that does not get it may take over: that is what the lease is for.
-            if let Err(cause) = it.link.send(advert, *to) {
-                sent = Err(cause);
-            }
-        }
-        sent
     }
 }

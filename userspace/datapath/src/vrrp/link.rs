@@ -38,11 +38,17 @@ pub struct Link {
 
 impl Link {
     /// Opens a link in the network namespace of the calling thread. Adverts are sent from `own`; without it from the
-    /// interface's first IPv4 address, or its link-local IPv6 address.
+    /// interface's first IPv4 address, or its link-local IPv6 address, which is none of `shared`: those that virtual routers
+    /// have, or have left.
     ///
     /// # Errors
     /// When there is no such interface or address, or the process may not open the sockets.
-    pub fn open(interface: &str, family: Family, own: Option<IpAddr>) -> Result<Self, LinkError> {
+    pub fn open(
+        interface: &str,
+        family: Family,
+        own: Option<IpAddr>,
+        shared: &[IpAddr],
+    ) -> Result<Self, LinkError> {
         let index = if_nametoindex(interface).map_err(|_| LinkError::NoInterface(interface.to_owned()))?;
         let failed = |doing| {
             move |cause: io::Error| LinkError::System {
@@ -58,25 +64,7 @@ impl Link {
         };
         let Found { addresses, mac, .. } = look(interface).map_err(failed("look up addresses"))?;
         let mac = mac.ok_or_else(|| LinkError::NoEthernet(interface.to_owned()))?;
-        let own = match own {
-            Some(own) if addresses.contains(&own) => own,
-            Some(own) => {
-                return Err(LinkError::OtherAddress {
-                    interface: interface.to_owned(),
-                    own,
-                });
-            }
-            None => addresses
-                .into_iter()
-                .find(|ip| may_send(*ip, family))
-                .ok_or_else(|| LinkError::NoAddress {
-                    interface: interface.to_owned(),
-                    kind: match family {
-                        Family::V4 => "IPv4",
-                        Family::V6 => "link-local IPv6",
-                    },
-                })?,
-        };
+        let own = source(interface, family, own, addresses, shared)?;
         Ok(Self {
             interface: interface.to_owned(),
             index,
@@ -120,7 +108,7 @@ impl Link {
     /// As [`Self::open`].
     pub fn reopen(&self) -> Result<Self, LinkError> {
         let family = Family::of(self.own);
-        Self::open(&self.interface, family, Some(self.own))
+        Self::open(&self.interface, family, Some(self.own), &[])
     }
 
     /// Sends an advert, to the group or to a peer.
@@ -184,6 +172,57 @@ fn arrived(stamp: Option<Duration>) -> Instant {
     // What has lain there for longer than that has not: the clock was set.
     let ago = ago.filter(|ago| *ago < Duration::from_secs(60));
     ago.and_then(|ago| now.checked_sub(ago)).unwrap_or(now)
+}
+
+/// Where adverts would come from on an interface, and whether they could leave. Opens nothing.
+///
+/// # Errors
+/// As [`Link::open`], as far as it can be told.
+pub(crate) fn look_at(
+    interface: &str,
+    family: Family,
+    own: Option<IpAddr>,
+    shared: &[IpAddr],
+) -> Result<(IpAddr, bool), LinkError> {
+    if_nametoindex(interface).map_err(|_| LinkError::NoInterface(interface.to_owned()))?;
+    let found = look(interface).map_err(|cause| LinkError::System {
+        doing: "look up addresses",
+        interface: interface.to_owned(),
+        cause,
+        mend: "",
+    })?;
+    if found.mac.is_none() {
+        return Err(LinkError::NoEthernet(interface.to_owned()));
+    }
+    let is_up = found.is_up;
+    Ok((source(interface, family, own, found.addresses, shared)?, is_up))
+}
+
+/// The address that adverts are sent from, of those that an interface has.
+fn source(
+    interface: &str,
+    family: Family,
+    own: Option<IpAddr>,
+    addresses: Vec<IpAddr>,
+    shared: &[IpAddr],
+) -> Result<IpAddr, LinkError> {
+    match own {
+        Some(own) if addresses.contains(&own) => Ok(own),
+        Some(own) => Err(LinkError::OtherAddress {
+            interface: interface.to_owned(),
+            own,
+        }),
+        None => addresses
+            .into_iter()
+            .find(|ip| may_send(*ip, family) && !shared.contains(ip))
+            .ok_or_else(|| LinkError::NoAddress {
+                interface: interface.to_owned(),
+                kind: match family {
+                    Family::V4 => "IPv4",
+                    Family::V6 => "link-local IPv6",
+                },
+            }),
+    }
 }
 
 struct Found {

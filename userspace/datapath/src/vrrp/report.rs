@@ -4,6 +4,8 @@ use std::{io, net::IpAddr, time::Duration};
 
 use weir_core::vrrp::{accept::Refused, auth::Unsigned, machine::Change, wire::Checksum};
 
+use crate::vips::VipError;
+
 /// What the owner is told.
 #[derive(Debug)]
 pub struct Report {
@@ -15,7 +17,6 @@ pub struct Report {
 
 /// What the owner is told of a group.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Reported {
     /// Its state changed.
     Changed(Change),
@@ -58,4 +59,20 @@ pub enum Reported {
         /// The kernel's reason.
         cause: io::Error,
     },
+    /// Addresses could not be taken or given (an error), or could be after all.
+    Addresses(Result<(), VipError>),
+}
+
+impl Reported {
+    /// Whether others can bring it about as often as they like: who is told may leave some of them out.
+    pub const fn is_provoked(&self) -> bool {
+        match self {
+            Self::Refused { .. }
+            | Self::Unsigned { .. }
+            | Self::OtherChecksum { .. }
+            | Self::NotSent { .. }
+            | Self::Late(_) => true,
+            Self::Changed(_) | Self::Rival(_) | Self::Usable { .. } | Self::Addresses(_) => false,
+        }
+    }
 }

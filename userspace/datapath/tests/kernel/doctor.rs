@@ -9,7 +9,7 @@ use crate::lab::{Lab, Space, wire};
 
 fn about(space: &Space, subject: &str, interfaces: &[&str]) -> Vec<Finding> {
     let interfaces: Vec<String> = interfaces.iter().map(|name| (*name).to_owned()).collect();
-    let report = space.run(|| doctor::inspect(&interfaces, &[], &[]));
+    let report = space.run(|| doctor::inspect(&interfaces, &[], &[], &[]));
     report
         .findings
         .into_iter()
@@ -33,7 +33,7 @@ fn a_lab_is_ready() {
     );
     let report = lab
         .weir
-        .run(|| doctor::inspect(&["outer".into(), "inner".into()], &[], &[]));
+        .run(|| doctor::inspect(&["outer".into(), "inner".into()], &[], &[], &[]));
     assert_ne!(report.worst(), Level::Problem, "{report:#?}");
     let outer = about(&lab.weir, "interface outer", &["outer"]);
     assert!(has(&outer, Level::Ok, "driver veth has native XDP"), "{outer:#?}");

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use weir_core::vrrp::{
 };
 use weir_datapath::{
     Close, Datapath, Note, Reason,
+    vips::VipError,
     vrrp::{
         Addresses, Driver, Group, Hands, Held, Link, Report, Reported, Ring, Virtual,
         leases::{LeaseError, Leases},
@@ -67,7 +68,6 @@ struct InKernel {
     gate: Arc<Gate>,
     leases: Leases,
     addresses: Addresses,
-    all: Vec<Held>,
 }
 
 impl Hands for InKernel {
@@ -80,13 +80,17 @@ impl Hands for InKernel {
         *self.gate.until.lock().unwrap() = until;
     }
 
-    fn take(&mut self, _group: usize) {
-        self.addresses.take(&self.all).unwrap();
+    fn own(&mut self, _group: usize, _held: &[Held]) {}
+
+    fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
+        self.addresses.take(held)
     }
 
-    fn give(&mut self, _group: usize) {
-        self.addresses.give(&self.all).unwrap();
+    fn give(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
+        self.addresses.give(held)
     }
+
+    fn remember(&mut self, _group: usize, _last_sent: Option<Instant>, _sequence: u64) {}
 }
 
 /// A group of both families on an interface.
@@ -95,7 +99,7 @@ fn group(interface: &str, owns: [&str; 2], priority: u8) -> Group {
     let mut links = Vec::new();
     for (own, vip) in owns.into_iter().zip(ips()) {
         let own: IpAddr = own.parse().unwrap();
-        let link = Link::open(interface, Family::of(own), Some(own)).unwrap();
+        let link = Link::open(interface, Family::of(own), Some(own), &[]).unwrap();
         let key = RouterKey {
             interface: interface.into(),
             vrid: Vrid::new(9).unwrap(),
@@ -103,7 +107,7 @@ fn group(interface: &str, owns: [&str; 2], priority: u8) -> Group {
         };
         routers.push(Router { key, own });
         links.push(Virtual {
-            link,
+            link: Some(link),
             addresses: vec![vip],
             peers: Vec::new(),
             checksum: Checksum::Rfc5798,
@@ -112,7 +116,10 @@ fn group(interface: &str, owns: [&str; 2], priority: u8) -> Group {
         });
     }
     Group {
-        name: "edge".into(),
+        id: 0,
+        held: Vec::new(),
+        demotion: 0,
+        counts: Arc::default(),
         config: Config {
             routers,
             priority,
@@ -129,6 +136,10 @@ fn group(interface: &str, owns: [&str; 2], priority: u8) -> Group {
         signing: None,
         last_sent: None,
     }
+}
+
+fn told(sender: Sender<Report>) -> impl Fn(Report) + Send {
+    move |report| drop(sender.send(report))
 }
 
 fn next<T>(reports: &Receiver<Report>, pick: impl Fn(Reported) -> Option<T>) -> T {
@@ -274,11 +285,11 @@ fn a_master_whose_thread_is_stopped_is_silent_when_its_lease_ends() {
             gate: Arc::clone(&gate),
             leases: leases.clone(),
             addresses: Addresses::new().unwrap(),
-            all: ips().map(held).to_vec(),
         };
-        let group = group("outer", ["198.51.100.1", "fe80::1"], 100);
+        let mut group = group("outer", ["198.51.100.1", "fe80::1"], 100);
+        group.held = ips().map(held).to_vec();
         let ring = Ring::open(&pins(), leases.clone()).unwrap();
-        let driver = Driver::start_with(vec![group], hands, sender, Some(ring)).unwrap();
+        let driver = Driver::start_with(vec![group], hands, told(sender), Some(ring)).unwrap();
         (driver, leases)
     });
     let _echo = Echo::start(&lab.weir);
@@ -434,7 +445,6 @@ fn adverts_come_by_the_programs_and_count_by_their_arrival() {
         gate: Arc::clone(gate),
         leases,
         addresses: space.run(|| Addresses::new().unwrap()),
-        all: Vec::new(),
     };
     let gates: [Arc<Gate>; 2] = Default::default();
     let leases = lab.weir.run(|| Leases::open(&pins()).unwrap());
@@ -444,7 +454,7 @@ fn adverts_come_by_the_programs_and_count_by_their_arrival() {
         let group = group("outer", ["198.51.100.1", "fe80::1"], 100);
         let ring = Ring::open(&pins(), leases.clone()).unwrap();
         let hands = hands(&lab.weir, &gates[0], leases.clone());
-        Driver::start_with(vec![group], hands, sender, Some(ring)).unwrap()
+        Driver::start_with(vec![group], hands, told(sender), Some(ring)).unwrap()
     });
     change(&reports, State::Master);
     let before = counted(&datapath, Reason::Advert);
@@ -460,7 +470,7 @@ fn adverts_come_by_the_programs_and_count_by_their_arrival() {
                 &gates[1],
                 lab.weir.run(|| Leases::open(&pins()).unwrap()),
             );
-            Driver::start(vec![group], hands, sender).unwrap()
+            Driver::start(vec![group], hands, told(sender)).unwrap()
         });
         (driver, reports)
     };

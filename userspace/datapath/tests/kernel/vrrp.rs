@@ -9,7 +9,10 @@ use std::{
     fs,
     net::IpAddr,
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,8 +27,9 @@ use weir_core::vrrp::{
     machine::{Announce, Cause, Change, Config, Preempt, Router, RouterKey, State},
     wire::{Checksum, Malformed},
 };
-use weir_datapath::vrrp::{
-    Addresses, Driver, Group, Hands, Held, Link, LinkError, Report, Reported, Signing, Virtual,
+use weir_datapath::{
+    vips::VipError,
+    vrrp::{Addresses, Driver, Group, Hands, Held, Link, LinkError, Report, Reported, Signing, Virtual},
 };
 
 use crate::lab::{DEADLINE, Space, wait_for, wire};
@@ -132,16 +136,38 @@ impl Pair {
 
 fn start(space: &Space, interface: &str, kind: Kind, priority: u8, centis: u16, key: Option<u8>) -> Weir {
     space.run(|| {
-        let link = Link::open(interface, kind.family(), Some(Kind::ip(kind.own))).unwrap();
-        let router = RouterKey {
-            interface: interface.into(),
-            vrid: Vrid::new(VRID).unwrap(),
-            family: kind.family(),
+        let link = Link::open(interface, kind.family(), Some(Kind::ip(kind.own)), &[]).unwrap();
+        let group = group(interface, kind, priority, centis, key, Some(link));
+        let (sender, reports) = channel();
+        let hands = InKernel {
+            addresses: Addresses::new().unwrap(),
         };
-        let config = Config {
+        let reports_to = move |report| drop(sender.send(report));
+        let driver = Driver::start(vec![group], hands, reports_to).unwrap();
+        Weir { driver, reports }
+    })
+}
+
+/// A group of one router. Without a link: the one that it has.
+fn group(
+    interface: &str,
+    kind: Kind,
+    priority: u8,
+    centis: u16,
+    key: Option<u8>,
+    link: Option<Link>,
+) -> Group {
+    let router = RouterKey {
+        interface: interface.into(),
+        vrid: Vrid::new(VRID).unwrap(),
+        family: kind.family(),
+    };
+    Group {
+        id: 0,
+        config: Config {
             routers: vec![Router {
                 key: router,
-                own: link.own(),
+                own: Kind::ip(kind.own),
             }],
             priority,
             interval: Centis::new(centis).unwrap(),
@@ -152,8 +178,8 @@ fn start(space: &Space, interface: &str, kind: Kind, priority: u8, centis: u16, 
                 spacing: Duration::from_millis(20),
                 refresh: None,
             },
-        };
-        let router = Virtual {
+        },
+        routers: vec![Virtual {
             link,
             addresses: vec![Kind::ip(kind.vip)],
             peers: if kind.is_unicast {
@@ -164,27 +190,18 @@ fn start(space: &Space, interface: &str, kind: Kind, priority: u8, centis: u16, 
             checksum: Checksum::Rfc5798,
             v2: V2::Refused,
             is_router: false,
-        };
-        let group = Group {
-            name: "edge".into(),
-            config,
-            routers: vec![router],
-            signing: key.map(|key| Signing {
-                keys: Box::new(Sum),
-                key,
-                mode: Mode::Enforce,
-                sequence: Sequence::new(0, None),
-            }),
-            last_sent: None,
-        };
-        let (sender, reports) = channel();
-        let hands = InKernel {
-            addresses: Addresses::new().unwrap(),
-            all: vec![kind.held(interface)],
-        };
-        let driver = Driver::start(vec![group], hands, sender).unwrap();
-        Weir { driver, reports }
-    })
+        }],
+        held: vec![kind.held(interface)],
+        signing: key.map(|key| Signing {
+            keys: Box::new(Sum),
+            key,
+            mode: Mode::Enforce,
+            sequence: Sequence::new(0, None),
+        }),
+        demotion: 0,
+        last_sent: None,
+        counts: Arc::default(),
+    }
 }
 
 /// Signs by adding up: enough to tell keys apart. Key 9 is not known.
@@ -203,19 +220,22 @@ impl Keys for Sum {
 /// Takes and gives in the kernel.
 struct InKernel {
     addresses: Addresses,
-    all: Vec<Held>,
 }
 
 impl Hands for InKernel {
+    fn own(&mut self, _group: usize, _held: &[Held]) {}
+
     fn lease(&mut self, _group: usize, _until: Option<Instant>) {}
 
-    fn take(&mut self, _group: usize) {
-        self.addresses.take(&self.all).unwrap();
+    fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
+        self.addresses.take(held)
     }
 
-    fn give(&mut self, _group: usize) {
-        self.addresses.give(&self.all).unwrap();
+    fn give(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
+        self.addresses.give(held)
     }
+
+    fn remember(&mut self, _group: usize, _last_sent: Option<Instant>, _sequence: u64) {}
 }
 
 struct Weir {
@@ -540,12 +560,98 @@ fn a_link_that_goes_and_comes_back() {
     goes_and_comes(&left("link del left"), &|| pair.connect());
 }
 
+/// A master stays it whatever its configuration becomes; what it has no more goes, what is new comes, and what somebody takes
+/// away is back. A group that is gone leaves nothing.
+#[test]
+fn another_configuration_moves_nothing_but_addresses() {
+    let kind = KINDS[0];
+    let other = Kind {
+        vip: "192.0.2.11",
+        ..kind
+    };
+    let pair = Pair::new();
+    let weir = pair.weir(kind, 100);
+    weir.change(State::Master);
+    let configure = |groups: Vec<Group>| weir.driver.configure(groups).blocking_recv().unwrap();
+    let sees = || weir.driver.look().blocking_recv().unwrap();
+    let since = sees()[0].since;
+
+    configure(vec![group("left", other, 150, 5, None, None)]);
+    assert!(pair.has(&pair.left, other.vip) && !pair.has(&pair.left, kind.vip));
+    let [seen] = sees().try_into().unwrap();
+    assert_eq!(
+        (seen.state, seen.since, seen.priority),
+        (State::Master, since, 150)
+    );
+    assert_eq!(seen.routers, [(true, Kind::ip(kind.own))]);
+    assert!(seen.lease.is_some());
+
+    // It is not told of a change, and adverts go on by the new configuration.
+    pair.left.ip("addr del 192.0.2.11/32 dev left");
+    wait_for("the address back", || {
+        pair.has(&pair.left, other.vip).then_some(())
+    });
+    let peer = start(
+        &pair.right,
+        "right",
+        Kind {
+            own: kind.other,
+            other: kind.own,
+            ..other
+        },
+        100,
+        5,
+        None,
+    );
+    peer.change(State::Backup);
+    wait_for("the master heard", || {
+        let seen = peer.driver.look().blocking_recv().unwrap();
+        (seen[0].heard == Some((Kind::ip(kind.own), 150))).then_some(())
+    });
+
+    // A group that is no more says that it leaves.
+    configure(Vec::new());
+    assert_eq!(sees(), []);
+    assert!(!pair.has(&pair.left, other.vip));
+    assert!(matches!(peer.change(State::Master).cause, Cause::Left(_)));
+}
+
+/// What a process has left that was killed goes with the next one that does not want it.
+#[test]
+fn what_is_left_of_others_goes() {
+    let pair = Pair::new();
+    let held = |address: &str, prefix| Held {
+        interface: "left".into(),
+        address: address.parse().unwrap(),
+        prefix,
+    };
+    let before = pair.left.output("ip -o addr");
+    let (kept, left) = (held("192.0.2.10", 24), held("fe80::10", 64));
+    pair.left.run(|| {
+        let addresses = Addresses::new().unwrap();
+        addresses.take(&[kept.clone(), left.clone()]).unwrap();
+        addresses.give_others(std::slice::from_ref(&kept)).unwrap();
+    });
+    let shown = pair.left.output("ip -o addr");
+    assert!(
+        shown.contains(" 192.0.2.10/24 ") && !shown.contains(" fe80::10/"),
+        "{shown}"
+    );
+    pair.left
+        .run(|| Addresses::new().unwrap().give_others(&[]).unwrap());
+    assert_eq!(pair.left.output("ip -o addr"), before);
+}
+
 #[test]
 fn links_that_cannot_be_used_say_why() {
     let pair = Pair::new();
     let open = |name: &str, family, own| {
-        pair.left
-            .run(|| Link::open(name, family, own).map(drop).unwrap_err().to_string())
+        pair.left.run(|| {
+            Link::open(name, family, own, &[])
+                .map(drop)
+                .unwrap_err()
+                .to_string()
+        })
     };
     assert_eq!(
         open("nothing", Family::V4, None),
@@ -559,7 +665,7 @@ fn links_that_cannot_be_used_say_why() {
     pair.left.ip("-6 addr flush dev left");
     let error = pair
         .left
-        .run(|| Link::open("left", Family::V6, None).map(drop).unwrap_err());
+        .run(|| Link::open("left", Family::V6, None, &[]).map(drop).unwrap_err());
     assert!(matches!(error, LinkError::NoAddress { .. }));
     assert_eq!(
         error.to_string(),

@@ -253,12 +253,14 @@ impl Setup {
         Arc::new(Plan {
             export: None,
             sync: None,
+            vrrp: Vec::new(),
             lists: plan::Lists::default(),
             node: Node {
                 tunnel: plan::Tunnel::default(),
                 gateways: Vec::new(),
                 name: Arc::from("edge-1"),
                 interfaces: Vec::new(),
+                own_addresses: Vec::new(),
                 xdp: XdpMode::Off,
                 workers: None,
                 user: "nobody".into(),

@@ -7,6 +7,7 @@
 mod relay;
 mod sync;
 mod tls;
+mod vrrp;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use prometheus::{
     Encoder, TextEncoder,
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
+pub(crate) use vrrp::Vrrp;
 use weir_core::health::{Admin, State};
 use weir_datapath::sync::driver::Report;
 
@@ -38,6 +40,8 @@ pub(crate) struct Scrape {
     pub(crate) started: f64,
     pub(crate) reloads_refused: u64,
     pub(crate) tls: Tls,
+    /// Groups of virtual routers.
+    pub(crate) vrrp: Vec<Vrrp>,
     /// Seconds that the last check of each backend took, by pool and address.
     pub(crate) check_seconds: Vec<(String, String, f64)>,
 }
@@ -169,6 +173,7 @@ pub(crate) fn render(scrape: &Scrape) -> anyhow::Result<String> {
     backends(&mut families, scrape);
     relay::relay(&mut families, &scrape.relay);
     tls::families(&mut families, scrape);
+    vrrp::families(&mut families, scrape);
     if let Some(l4) = &scrape.l4 {
         packets(&mut families, l4, &scrape.status.xdp);
     }

@@ -76,7 +76,18 @@ impl Control {
             Ask::Request(Request::Unlist { networks }, reply) => {
                 let _ = reply.send(self.unlist(&networks));
             }
+            Ask::Request(Request::Ha {}, reply) => {
+                self.look_at_ha().await;
+                let _ = reply.send(Answer::result(&self.ha()));
+            }
+            Ask::Request(Request::Demote { .. }, reply) if stopping => {
+                let _ = reply.send(Answer::error("weir is stopping"));
+            }
+            Ask::Request(Request::Demote { group, by }, reply) => {
+                let _ = reply.send(self.demote(&group, by));
+            }
             Ask::Request(Request::Status {} | Request::Pools {}, _) | Ask::View(_) | Ask::Scrape(_) => {
+                self.look_at_ha().await;
                 self.ask_relay_first(ask).await;
             }
         }
@@ -256,6 +267,7 @@ impl Control {
             services: plan.services.iter().map(|s| self.service(s)).collect(),
             exports: self.exports(),
             sync: self.sync_peers(),
+            ha: self.ha_groups(),
             unverified: tls::unverified_pools(&self.loaded.plan)
                 .map(str::to_owned)
                 .collect(),
@@ -292,7 +304,7 @@ impl Control {
     }
 
     /// What is not in place yet.
-    fn waiting_for(&self) -> Vec<String> {
+    pub(super) fn waiting_for(&self) -> Vec<String> {
         let mut list = Vec::new();
         if self.relay_phase != RelayPhase::Serving {
             list.push("the relay".to_owned());
@@ -451,6 +463,7 @@ impl Control {
             }),
             started: self.started_epoch,
             reloads_refused: self.reloads_refused,
+            vrrp: self.ha_counts(),
             tls: Tls {
                 signatures: keys::wanted(&self.loaded.plan).then_some((self.keys.signed, self.keys.refused)),
                 files: self.certificates.files().collect(),

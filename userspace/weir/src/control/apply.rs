@@ -229,6 +229,7 @@ impl Control {
             kernel.check_ways(&plan).await?;
             sync_change = kernel.check_sync(&plan)?;
         }
+        let virtual_routers = self.ha.prepare(&plan)?;
         let opened = self.open_listeners(&plan)?;
         // Keys of both plans are held until the relay has gone over.
         if self.hold_keys(&plan).await? {
@@ -252,7 +253,10 @@ impl Control {
         self.engine.apply(Arc::clone(&plan), Instant::now());
         self.carry_out().await;
         // What goes wrong now is told, and tried again by the tick; it must not keep the rest from following.
-        let mut troubles = self.follow_in_kernel(&plan, sync_change).await;
+        // Addresses that go over to virtual routers, or come from them: given first, and taken once they are free.
+        let mut troubles: Vec<_> = self.follow_ha_plan(virtual_routers).await.into_iter().collect();
+        troubles.extend(self.follow_in_kernel(&plan, sync_change).await);
+        self.check_ha();
         troubles.extend(self.export().await.err().map(|error| format!("{error:#}")));
         self.configure_relay().await?;
         let done = Reloaded {

@@ -48,7 +48,12 @@ impl Control {
         let plan = &self.loaded.plan;
         let wanted = match self.exporting.phase {
             Phase::Starting => return Ok(()),
-            Phase::Serving => export::exported(plan, |service| self.engine.serves(service)),
+            Phase::Serving => {
+                let mut served = export::exported(plan, |service| self.engine.serves(service));
+                // One that another box answers for is that box's to announce.
+                served.retain(|address| self.ha.answers_for(*address) != Some(false));
+                served
+            }
             Phase::Leaving => BTreeSet::new(),
         };
         let table = plan.export.unwrap_or(Export::DEFAULT).table;

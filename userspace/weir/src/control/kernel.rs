@@ -31,6 +31,7 @@ use weir_datapath::{
     routing::{Watcher, Ways},
     uplinks::Uplinks,
     vips::Vips,
+    vrrp::leases::Leases,
 };
 
 pub(super) use self::sync::Change as SyncChange;
@@ -40,6 +41,7 @@ use crate::{admin::metrics::L4, context::Loaded};
 
 pub(super) struct Kernel {
     datapath: Datapath,
+    leases: Leases,
     vips: Vips,
     intake: Intake,
     uplinks: Uplinks,
@@ -93,6 +95,7 @@ impl Kernel {
             },
         };
         let mut datapath = Datapath::open(options)?;
+        let leases = Leases::open(&node.pins).context("leases of virtual routers")?;
         let flood = Flood::new(datapath.syncookies().context("kernel settings")?);
         let vips = Vips::new(state_dir).context("virtual addresses")?;
         let intake = Intake::new().context("rules and routes")?;
@@ -109,6 +112,7 @@ impl Kernel {
         ];
         Ok(Self {
             datapath,
+            leases,
             vips,
             intake,
             uplinks,
@@ -121,6 +125,11 @@ impl Kernel {
             syncing: Syncing::default(),
             flood,
         })
+    }
+
+    /// Until when addresses of virtual routers are answered for.
+    pub(super) const fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// Refuses what is in the way of a plan's transparent listeners and sources, and of its ways out by interfaces, before
@@ -282,12 +291,15 @@ impl Kernel {
             *present = targets;
             changed
         });
+        // Virtual routers put theirs on the box themselves, while it is master.
+        let shared: BTreeSet<_> = plan.vrrp.iter().flat_map(|group| group.addresses()).collect();
         let mut wanted: Vec<_> = plan
             .services
             .iter()
             .flat_map(|s| &s.listen)
             .filter(|l| l.is_virtual())
             .map(|l: &Listen| l.addr)
+            .filter(|address| !shared.contains(address))
             .chain(sources(plan))
             .collect();
         wanted.sort_unstable();

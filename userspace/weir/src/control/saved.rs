@@ -138,7 +138,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     std::fs::rename(&temporary, path).with_context(|| path.display().to_string())
 }
 
-fn boot_id() -> String {
+pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| String::new(), |s| s.trim().to_owned())
 }

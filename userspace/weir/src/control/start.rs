@@ -22,6 +22,7 @@ use super::{
     certificates::Certificates,
     child::{Child, Found, Heard, Recipe, Role, socket_beside},
     exports::Exporting,
+    ha::Ha,
     kernel::{Kernel, SyncChange},
     keys::Keys,
     saved::StateFile,
@@ -123,6 +124,7 @@ impl Control {
             engine,
             kernel,
             exporting,
+            ha: Ha::new(&socket),
             workers,
             listeners: BTreeMap::new(),
             relay_has: BTreeSet::new(),
@@ -177,6 +179,7 @@ impl Control {
         self.listeners.extend(opened);
         self.configure_relay().await?;
         self.carry_out().await;
+        let virtual_routers = self.prepare_ha().await.context("virtual routers")?;
         let wanted = self.wanted(&plan);
         if let Some(kernel) = &mut self.kernel {
             kernel.lists(&plan.lists)?;
@@ -187,6 +190,7 @@ impl Control {
             kernel.attach()?;
             kernel.addresses(&plan).await?;
         }
+        self.begin_ha(virtual_routers).await.context("virtual routers")?;
         self.begin_export().await
     }
 

@@ -25,6 +25,7 @@ use super::{
     certificates::{self, Certificates},
     child::{Child, Heard, Link},
     exports::Exporting,
+    ha::Ha,
     kernel::Kernel,
     keys::Keys,
     protect,
@@ -95,6 +96,7 @@ pub(super) struct Control {
     pub(super) engine: Engine,
     pub(super) kernel: Option<Kernel>,
     pub(super) exporting: Exporting,
+    pub(super) ha: Ha,
     pub(super) workers: u16,
     /// Every relay listener's sockets, one per worker: the relay has duplicates.
     pub(super) listeners: BTreeMap<ListenKey, Vec<OwnedFd>>,
@@ -127,6 +129,24 @@ pub(super) struct Control {
     pub(super) endpoint: Option<Endpoint>,
     /// Held as long as this control process lives.
     pub(super) _lock: Flock<File>,
+}
+
+/// How long weir serves on before it ends.
+struct Notice {
+    /// Until routers have heard of it.
+    routes: tokio::time::Instant,
+    /// Until other boxes have taken over, at the latest.
+    others: tokio::time::Instant,
+}
+
+impl Notice {
+    fn end(&self, is_master: bool) -> tokio::time::Instant {
+        if is_master {
+            self.routes.max(self.others)
+        } else {
+            self.routes
+        }
+    }
 }
 
 struct Signals {
@@ -163,10 +183,11 @@ impl Control {
         let mut files = tokio::time::interval(certificates::EVERY);
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stop: Option<tokio::time::Instant> = None;
-        // Routes are withdrawn; the end begins then.
-        let mut notice: Option<tokio::time::Instant> = None;
+        // Routes are withdrawn, other boxes asked to take over; the end begins then.
+        let mut notice: Option<Notice> = None;
         loop {
             self.carry_out().await;
+            self.settle_ha();
             if stop.is_some() && self.relay.link.is_none() {
                 return Ok(());
             }
@@ -174,13 +195,13 @@ impl Control {
             tokio::select! {
                 biased;
                 _ = signals.term.recv() => match self.notice(stop.is_some() || notice.is_some()).await {
-                    Some(serve_on) => notice = Some(tokio::time::Instant::now() + serve_on),
+                    Some(given) => notice = Some(given),
                     None => {
                         notice = None;
                         stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
                     }
                 },
-                () = sleep_until(notice), if notice.is_some() => {
+                () = sleep_until(notice.as_ref().map(|notice| notice.end(self.ha.is_master()))), if notice.is_some() => {
                     notice = None;
                     stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
                 }
@@ -209,6 +230,7 @@ impl Control {
                     self.follow_ways();
                     self.mind_interfaces().await;
                 }
+                event = self.ha.changed() => self.hear_ha(event).await,
                 () = sleep_until(stop), if stop.is_some() => {
                     warn!("the relay did not end in time, is killed");
                     if let Some(link) = &self.relay.link {
@@ -218,7 +240,10 @@ impl Control {
                 }
                 () = sleep_until(wake.map(Into::into)) => self.on_time(stop.is_some()).await,
                 _ = tick.tick() => self.on_tick().await,
-                _ = seconds.tick() => self.watch_syns(),
+                _ = seconds.tick() => {
+                    self.watch_syns();
+                    self.watch_ha();
+                }
                 _ = files.tick(), if stop.is_none() => self.watch_certificates().await,
             }
         }
@@ -398,6 +423,7 @@ impl Control {
         }
         if pools_changed {
             self.reconcile_kernel();
+            self.follow_ha();
             self.export_or_tell().await;
         }
         if !self.untold.is_empty() {
@@ -427,11 +453,16 @@ impl Control {
     }
 
     /// A signal asks for the end: how long to serve on before. A second one waits for nothing.
-    async fn notice(&mut self, asked_before: bool) -> Option<Duration> {
-        match asked_before {
-            true => None,
-            false => self.give_notice().await,
+    async fn notice(&mut self, asked_before: bool) -> Option<Notice> {
+        if asked_before {
+            return None;
         }
+        let (routes, others) = (self.give_notice().await, self.leave_ha());
+        let now = tokio::time::Instant::now();
+        (routes.is_some() || others.is_some()).then(|| Notice {
+            routes: now + routes.unwrap_or_default(),
+            others: now + others.unwrap_or_default(),
+        })
     }
 
     /// Begins to end. A second signal makes it short.
@@ -455,6 +486,8 @@ impl Control {
         for link in self.relay.set_aside().into_iter().chain(self.retiring.drain(..)) {
             link.kill();
         }
+        // Others take over while this one ends.
+        self.end_ha();
         self.end_health().await;
         self.end_keys().await;
         self.take_back_exports().await;

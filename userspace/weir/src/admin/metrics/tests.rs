@@ -124,9 +124,35 @@ fn full_scrape() -> Scrape {
                 not_after: 2,
                 trouble: None,
             }],
+            ha: vec![api::HaGroup {
+                name: "edge".into(),
+                state: "master".into(),
+                since_seconds: 1,
+                cause: "no master was heard".into(),
+                changes: 2,
+                priority: 150,
+                announced: 9,
+                interval_ms: 1000,
+                preempt: "never".into(),
+                lease_ms: 100,
+                signatures: "none".into(),
+                demotion: 1,
+                shares: vec![],
+                master: None,
+                rival: Some("192.0.2.2".into()),
+                trouble: None,
+                routers: vec![],
+                services: vec![],
+            }],
             unverified: vec![],
             tls_troubles: vec![],
         },
+        vrrp: vec![Vrrp {
+            group: "edge".into(),
+            transitions: vec![("backup", "started", 1), ("master", "silence", 1)],
+            shares: vec![("starting".into(), 0), ("service:www".into(), 1)],
+            counted: weir_datapath::vrrp::Counts::default().read(),
+        }],
         tls: Tls {
             signatures: Some((1, 2)),
             files: vec![("/etc/weir/www.pem".into(), 1, false)],
@@ -278,6 +304,10 @@ fn names_and_values_keep_prometheus_conventions() {
     );
     assert!(
         text.contains("weir_relay_request_duration_seconds_sum{service=\"www\"} 2.5\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("weir_vrrp_demotion{group=\"edge\",cause=\"service:www\"} 1\n"),
         "{text}"
     );
     assert!(

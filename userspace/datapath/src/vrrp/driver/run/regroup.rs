@@ -1,0 +1,154 @@
+//! Groups as they come, change and go.
+//!
+//! A group that changes goes on as what it is, on the links that it has. Addresses that it has no more are given first, and
+//! new ones taken last.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use weir_core::vrrp::{
+    auth::Window,
+    machine::{Machine, State},
+};
+
+use super::{Group, Hands, Loop, Placed, Report, Running, Signing, Virtual};
+
+impl<H: Hands, R: Fn(Report)> Loop<H, R> {
+    /// A group takes part from now on.
+    pub(super) fn begin(&mut self, mut group: Group) {
+        let now = Instant::now();
+        let place = |mut it: Virtual| {
+            let link = it.link.take()?;
+            Some(Placed { link, it })
+        };
+        // Whoever has none on its link takes no part.
+        let Some(routers) = group.routers.into_iter().map(place).collect::<Option<Vec<_>>>() else {
+            return;
+        };
+        for (router, placed) in group.config.routers.iter_mut().zip(&routers) {
+            router.own = placed.link.own();
+        }
+        let mut machine = Machine::new(group.config, now);
+        machine.set_demotion(group.demotion, now);
+        machine.start(group.last_sent, now);
+        let is_master = machine.state() == State::Master;
+        self.hands.own(group.id, &group.held);
+        let place = self.groups.len();
+        self.groups.push(Running {
+            id: group.id,
+            usable: vec![true; routers.len()],
+            routers,
+            held: group.held,
+            signing: group.signing,
+            window: Window::default(),
+            machine,
+            counts: group.counts,
+            remembered: None,
+            is_troubled: false,
+        });
+        if !is_master {
+            // What a process before may have left.
+            self.shut(place);
+            self.give(place);
+        }
+        self.carry_out(place);
+    }
+
+    /// There are other groups from now on, or they are otherwise.
+    pub(super) fn configure(&mut self, groups: Vec<Group>) {
+        for place in (0..self.groups.len()).rev() {
+            let stays = |it: &Running| groups.iter().any(|group| group.id == it.id);
+            if self.groups.get(place).is_some_and(|it| !stays(it)) {
+                self.end(place);
+            }
+        }
+        for group in groups {
+            match self.place(group.id) {
+                Some(place) => self.change(place, group),
+                None => self.begin(group),
+            }
+        }
+        self.note_known();
+        self.look_at_links();
+        self.hear();
+    }
+
+    /// A group goes on as what it is, by another configuration.
+    fn change(&mut self, place: usize, mut group: Group) {
+        let Some(running) = self.groups.get_mut(place) else {
+            return;
+        };
+        let now = Instant::now();
+        let keys = { running.machine.config().routers.iter() }.map(|router| router.key.clone());
+        let usable = std::mem::take(&mut running.usable);
+        let mut before: BTreeMap<_, _> = keys
+            .zip(std::mem::take(&mut running.routers).into_iter().zip(usable))
+            .collect();
+        let asked = group.routers.into_iter().zip(&mut group.config.routers);
+        for (mut it, router) in asked {
+            // Adverts wait in the sockets of a link that stays.
+            let (kept, usable) = before
+                .remove(&router.key)
+                .map_or((None, true), |(placed, usable)| (Some(placed.link), usable));
+            let Some(link) = it.link.take().or(kept) else {
+                continue;
+            };
+            router.own = link.own();
+            running.usable.push(usable);
+            running.routers.push(Placed { link, it });
+        }
+        running.counts = group.counts;
+        let kept = running.signing.as_ref().map(|signing| signing.sequence);
+        running.signing = group.signing.map(|signing| Signing {
+            sequence: match kept {
+                Some(kept) if kept.last() > signing.sequence.last() => kept,
+                Some(_) | None => signing.sequence,
+            },
+            ..signing
+        });
+        let old = std::mem::replace(&mut running.held, group.held);
+        let is_same = old == running.held;
+        let gone: Vec<_> = { old.into_iter() }
+            .filter(|held| !running.held.contains(held))
+            .collect();
+        running.machine.set_demotion(group.demotion, now);
+        running.machine.set_config(group.config, now);
+        let is_master = running.machine.state() == State::Master;
+        if !is_same {
+            let id = running.id;
+            if !gone.is_empty() {
+                let given = self.hands.give(id, &gone);
+                self.told_addresses(place, given);
+            }
+            if let Some(running) = self.groups.get(place) {
+                self.hands.own(id, &running.held);
+            }
+            if is_master {
+                self.take(place);
+                self.announce(place);
+            }
+        }
+        self.carry_out(place);
+    }
+
+    /// A group is no more.
+    fn end(&mut self, place: usize) {
+        if let Some(running) = self.groups.get_mut(place) {
+            running.machine.stop(Instant::now());
+        }
+        self.carry_out(place);
+        self.shut(place);
+        self.give(place);
+        if place < self.groups.len() {
+            let gone = self.groups.remove(place);
+            self.hands.own(gone.id, &[]);
+        }
+    }
+
+    pub(super) fn note_known(&mut self) {
+        let all = self
+            .groups
+            .iter()
+            .flat_map(|group| &group.machine.config().routers);
+        self.known = all.map(|router| router.key.clone()).collect();
+    }
+}
