@@ -23,10 +23,26 @@ fn addr(text: &str) -> Addr16 {
     text.parse::<std::net::IpAddr>().expect("an address").into()
 }
 
+/// Virtual routers: one VIP of services has a lease that goes on, two addresses have one that has run out, by a little or
+/// for good; control takes adverts.
+fn leases(tables: &mut MemoryTables, pressed: bool) {
+    tables.clock = 1_000_000;
+    for (slot, (address, until)) in (1..).zip([
+        ("192.0.2.10", u64::MAX),
+        ("192.0.2.99", 0),
+        ("2001:db8::99", tables.clock - 1),
+    ]) {
+        tables.leased.insert(addr(address), slot);
+        tables.leases.insert(slot, until);
+    }
+    tables.heard.extend(["224.0.0.18", "ff02::12"].map(addr));
+    tables.room_for_adverts = u32::from(!pressed);
+}
+
 /// One box: on each of two VIPs a TCP and a UDP service by `nat`, one for the relay, one without a backend; backends of
 /// both families, one of them shared, one dead, one that the clock has just put into the rings. And services by `full-nat`
 /// ([`full_nat`]) and of all other kinds ([`others`]). `pressed`: no room for another flow by `full-nat`, no more answers in
-/// this second, and a flood of SYNs.
+/// this second, none for adverts, and a flood of SYNs.
 pub(super) fn tables(pressed: bool) -> MemoryTables {
     let mut tables = MemoryTables {
         now: 10_000,
@@ -44,7 +60,7 @@ pub(super) fn tables(pressed: bool) -> MemoryTables {
         }),
         ..MemoryTables::default()
     };
-    let flags = settings::LISTS | if pressed { settings::COOKIES } else { 0 };
+    let flags = settings::LISTS | settings::LEASES | if pressed { settings::COOKIES } else { 0 };
     tables.settings = Settings {
         hash_key: [1, 2],
         flow_key: weir_fastpath::hash::expand([1, 2]),
@@ -61,6 +77,7 @@ pub(super) fn tables(pressed: bool) -> MemoryTables {
         tunnel_v6_host: u32::MAX,
         ..Settings::default()
     };
+    leases(&mut tables, pressed);
     tables.routes = Box::new(|query| match query.dst.octets()[15] {
         0xf0 => Route::NotForwarded,
         0xf1 => Route::Unreachable,
