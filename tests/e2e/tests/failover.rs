@@ -154,7 +154,16 @@ fn config(node: &'static str, body: String) -> WeirConfig {
     let mut config = WeirConfig::both_planes(body);
     config.node = node;
     config.interfaces = vec!["eth0"];
+    config.hash_key = Some("00112233445566778899aabbccddeeff");
     config
+}
+
+/// Has a box tell the other one of its flows.
+fn sync(own: u8, other: u8, keys: &Scratch) -> String {
+    format!(
+        "[sync]\nlocal = \"192.0.2.{own}\"\npeers = [\"192.0.2.{other}\"]\nkeys = [{{ id = 1, file = \"{}\" }}]\n",
+        keys.join("vrrp.key").display()
+    )
 }
 
 /// The file with the pair's key.
@@ -169,8 +178,11 @@ fn keys() -> Result<Scratch> {
 fn a_pair_of_boxes() -> Result<()> {
     const ALWAYS: &str = "\"always\"";
     let (site, keys) = (Site::new()?, keys()?);
-    let first = |interval: &str, more: &str| body(200, ALWAYS, interval, &keys, more);
-    let second = |interval: &str| body(100, "\"never\"", interval, &keys, "");
+    let first = |interval: &str, more: &str| {
+        let more = sync(1, 2, &keys) + more;
+        body(200, ALWAYS, interval, &keys, &more)
+    };
+    let second = |interval: &str| body(100, "\"never\"", interval, &keys, &sync(2, 1, &keys));
     let mut one = Weir::start(&site.boxes[0], config("edge-1", first("500ms", "")))?;
     let started = one.wait_group("edge", "master")?;
     ensure!(started.cause == "no master was heard", "{started:?}");
@@ -186,6 +198,11 @@ fn a_pair_of_boxes() -> Result<()> {
             .then_some(())
             .ok_or_else(|| format!("{group:?}"))
     })?;
+    let log = two.log();
+    ensure!(
+        log.contains("flows of other boxes are not held yet (1)"),
+        "edge-2 was not to be master before it has edge-1's flows: {log}"
+    );
     site.answers("edge-1")?;
     ensure!(site.holds(0)? && !site.holds(1)?, "the addresses are on one box");
     ensure!(site.exports(0)? && !site.exports(1)?, "so are their routes");

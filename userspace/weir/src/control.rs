@@ -25,6 +25,7 @@ mod keys;
 mod protect;
 mod relay_link;
 mod saved;
+mod signing;
 mod sources;
 mod start;
 mod state;

@@ -22,6 +22,9 @@ pub const ELIGIBLE: u8 = 10;
 /// The share of a process that stops, as relayd's.
 pub const EXIT: u32 = 128;
 
+/// The share of a box that does not hold its peers' flows yet, as pfsync's.
+pub const FLOWS: u32 = 1;
+
 /// What speaks against this box. Each cause has one share.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Cause {
@@ -29,6 +32,8 @@ pub enum Cause {
     Starting,
     /// The process is stopping.
     Stopping,
+    /// The process does not hold all flows that its peers have.
+    Flows,
     /// An operator's word.
     Operator,
     /// A service can't serve: it has no backend that is up.
@@ -47,6 +52,7 @@ impl Cause {
         match self {
             Self::Starting => "starting".into(),
             Self::Stopping => "stopping".into(),
+            Self::Flows => "flows".into(),
             Self::Operator => "operator".into(),
             Self::Service(name) => format!("service:{name}"),
             Self::Pool(name) => format!("pool:{name}"),
@@ -72,6 +78,7 @@ impl fmt::Display for Cause {
         match self {
             Self::Starting => f.write_str("starting"),
             Self::Stopping => f.write_str("stopping"),
+            Self::Flows => f.write_str("flows of other boxes are not held yet"),
             Self::Operator => f.write_str("set by the operator"),
             Self::Service(name) => write!(f, "no backend of service {name} is up"),
             Self::Pool(name) => write!(f, "no backend of pool {name} is up"),

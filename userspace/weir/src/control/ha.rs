@@ -39,10 +39,10 @@ use weir_datapath::vrrp::{
 };
 
 use self::{
-    hold::{Hold, Secrets},
+    hold::Hold,
     memory::{GROUPS, Left, Legacy, Memory},
 };
-use super::state::Control;
+use super::{signing::Secrets, state::Control};
 
 /// Reports that others can provoke wait for control, at most; those beyond are counted only.
 const PROVOKED: usize = 256;
@@ -95,6 +95,8 @@ pub(super) struct Ha {
     up: BTreeSet<String>,
     files: BTreeSet<Arc<str>>,
     is_starting: bool,
+    /// It has begun without its peers' flows, and was not seen to hold them since.
+    needs_flows: bool,
     is_stopping: bool,
     /// When it was last looked whether everything is in place, while it is starting.
     looked: Option<Instant>,
@@ -126,6 +128,7 @@ impl Ha {
             up: BTreeSet::new(),
             files: BTreeSet::new(),
             is_starting: true,
+            needs_flows: true,
             is_stopping: false,
             looked: None,
             said: follow::Said::default(),
@@ -317,12 +320,12 @@ fn signing(asked: &VrrpAuthentication, kept: Option<u64>) -> anyhow::Result<Sign
     for (id, file) in &asked.keys {
         let bytes = weir_config::secrets::read(file)
             .map_err(|(what, mend)| anyhow!("{}, which is to be key {id}, {what}; {mend}", file.display()))?;
-        keys.push((*id, Secrets::key(&bytes)));
+        keys.push((*id, bytes));
     }
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
     Ok(Signing {
-        keys: Box::new(Secrets(keys)),
+        keys: Box::new(Secrets::new(keys)),
         key: asked.sign_with,
         mode: asked.mode,
         sequence: Sequence::new(micros, kept),
@@ -410,6 +413,8 @@ impl Control {
         // A relay that is there serves what it served. So this box is as good as it was.
         let relay_found = self.relay.link.as_ref().is_some_and(|link| link.adopted);
         self.ha.is_starting = !(legacy.was_ready && relay_found);
+        // The flows of the control before this one are still in the kernel's tables.
+        self.ha.needs_flows = self.ha.is_starting;
         self.take_in_ha(prepared, &legacy).await
     }
 

@@ -16,7 +16,7 @@ use weir_core::{
     vrrp::{
         accept::Refused,
         auth::Unsigned,
-        demotion::{Cause, Demotion, EXIT},
+        demotion::{Cause, Demotion, EXIT, FLOWS},
         machine::State,
         wire::{Checksum, Malformed},
     },
@@ -24,7 +24,7 @@ use weir_core::{
 use weir_datapath::vrrp::{Links, Report, Reported};
 
 use super::Event;
-use crate::control::state::Control;
+use crate::control::{kernel::Kernel, state::Control};
 
 /// The same is said of adverts at most so often.
 const QUIET: Duration = Duration::from_secs(60);
@@ -96,6 +96,7 @@ impl Control {
                 warn!(%error, "the state of virtual routers can't be kept for a successor");
             }
         }
+        self.ha.needs_flows &= self.ha.is_starting || self.lacks_flows();
         for (id, total) in self.weigh_ha() {
             if let Some(running) = &self.ha.running {
                 running.driver.demote(id, total);
@@ -138,6 +139,9 @@ impl Control {
         if self.ha.is_stopping {
             demotion.set(Cause::Stopping, EXIT);
         }
+        if self.ha.needs_flows && self.lacks_flows() {
+            demotion.set(Cause::Flows, FLOWS);
+        }
         demotion.set(Cause::Operator, operator);
         for DemoteOn { what, by } in &group.demote_on {
             if self.is_against(what) {
@@ -145,6 +149,11 @@ impl Control {
             }
         }
         demotion
+    }
+
+    /// Whether a peer may have flows that this box does not know of.
+    fn lacks_flows(&self) -> bool {
+        self.kernel.as_ref().is_some_and(Kernel::sync_unfinished)
     }
 
     fn is_against(&self, what: &DemoteWhat) -> bool {

@@ -149,7 +149,7 @@ impl Control {
 /// Every cause that there may be, with what it adds now.
 fn shares(known: &Known) -> Vec<(String, u32)> {
     let possible = known.plan.demote_on.iter().map(|on| Cause::from(on.what.clone()));
-    let all = [Cause::Starting, Cause::Stopping, Cause::Operator]
+    let all = [Cause::Starting, Cause::Stopping, Cause::Flows, Cause::Operator]
         .into_iter()
         .chain(possible);
     all.map(|cause| {

@@ -10,7 +10,6 @@ use aws_lc_rs::{hmac, rand};
 use weir_core::{
     plan::{Plan, Sync},
     sync::Settings,
-    vrrp::auth::{Keys, MAC},
 };
 use weir_datapath::{
     Wanted,
@@ -20,21 +19,7 @@ use weir_datapath::{
     },
 };
 
-use super::Kernel;
-
-/// Keys that sign what boxes tell each other, by HMAC-SHA-256.
-struct Secrets(Vec<(u8, hmac::Key)>);
-
-impl Keys for Secrets {
-    fn mac(&self, key: u8, parts: &[&[u8]]) -> Option<[u8; MAC]> {
-        let (_, key) = self.0.iter().find(|(id, _)| *id == key)?;
-        let mut context = hmac::Context::with_key(key);
-        for part in parts {
-            context.update(part);
-        }
-        context.sign().as_ref().try_into().ok()
-    }
-}
+use super::{super::signing::Secrets, Kernel};
 
 /// What is there now.
 #[derive(Default)]
@@ -87,7 +72,7 @@ impl Syncing {
             let key = weir_config::secrets::read(file).map_err(|(what, mend)| {
                 anyhow::anyhow!("sync.keys names {}, which {what}; {mend}", file.display())
             })?;
-            secrets.push((*id, hmac::Key::new(hmac::HMAC_SHA256, &key)));
+            secrets.push((*id, key));
         }
         let stays = self.socket.as_ref().filter(|socket| {
             let bound = socket.local_addr();
@@ -100,7 +85,7 @@ impl Syncing {
         Ok(Change::Begin(Box::new(Prepared {
             plan: Arc::clone(sync),
             socket,
-            secrets: Secrets(secrets),
+            secrets: Secrets::new(secrets),
         })))
     }
 }
@@ -196,19 +181,6 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// RFC 4231, test case 2.
-    #[test]
-    fn the_mac_is_hmac_sha_256() {
-        let keys = Secrets(vec![(7, hmac::Key::new(hmac::HMAC_SHA256, b"Jefe"))]);
-        let mac = keys.mac(7, &[b"what do ya want ", b"for nothing?"]).unwrap();
-        assert_eq!(
-            mac[..8],
-            [0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e],
-            "{mac:02x?}"
-        );
-        assert_eq!(keys.mac(8, &[b""]), None);
-    }
 
     #[test]
     fn a_mark_tells_hash_keys_apart() {
