@@ -11,8 +11,10 @@ use weir_harness::{
         curl::{self, Load, Reuse, url},
         echo::{self, Echo},
         mariadb::{self, Mariadb},
+        nginx::Nginx,
     },
     wait_until,
+    weir::PATIENCE,
 };
 
 /// A pool of backends that see clients as `source` says.
@@ -59,16 +61,20 @@ fn backends_see_the_client() -> Result<()> {
             }
         }
     }
-    let mut logged = 0;
-    for nginx in &site.nginx {
-        for line in nginx.access_log() {
-            let client = line.split_whitespace().next().unwrap_or_default();
-            let is_client = Family::ALL.iter().any(|f| f.client().to_string() == client);
-            assert!(is_client, "{line}");
-            logged += 1;
+    let lines = wait_until(PATIENCE, "nginx has logged all requests", || {
+        let lines: Vec<String> = site.nginx.iter().flat_map(Nginx::access_log).collect();
+        if lines.len() < asked {
+            Err(lines.join("\n"))
+        } else {
+            Ok(lines)
         }
+    })?;
+    for line in &lines {
+        let client = line.split_whitespace().next().unwrap_or_default();
+        let is_client = Family::ALL.iter().any(|f| f.client().to_string() == client);
+        assert!(is_client, "{line}");
     }
-    assert_eq!(logged, asked);
+    assert_eq!(lines.len(), asked);
     assert_eq!(lab.router.read_sysctl("ipv4/ip_forward")?, "0");
 
     // More new connections than sockets are kept ready.

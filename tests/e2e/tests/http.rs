@@ -184,7 +184,7 @@ fn a_request_that_can_be_read_in_two_ways_reaches_no_backend() -> Result<()> {
     let log = site.nginx[0].access_log();
     assert!(log.is_empty(), "{log:?}");
     weir.with_log(curl::get(&site.lab.client, &url(vip(Family::V4, HTTP), "/"), &[]))?;
-    assert_eq!(site.nginx[0].access_log().len(), 1);
+    assert_eq!(site.nginx[0].wait_logged(1)?.len(), 1);
     Ok(())
 }
 

@@ -94,11 +94,7 @@ fn a_start_is_refused_with_words_until_flows_may_be_discarded() -> Result<()> {
         "{:?}",
         weir.pinned()?
     );
-    let log = weir.log();
-    ensure!(
-        log.contains("flows recorded by another version are discarded, as --discard-flows says"),
-        "{log}"
-    );
+    weir.wait_log("flows recorded by another version are discarded, as --discard-flows says")?;
     // The hash key was kept, so the hash alone leads a flow to the backend it has.
     for stream in &mut plain {
         weir.with_log(echo::ping(stream, b"and on"))?;

@@ -79,6 +79,7 @@ fn a_real_client_connects_while_syns_flood_the_relay() -> Result<()> {
 
     until("an end of it", &weir, || Ok(cookies()? == 0.0))?;
     assert_eq!(router.read_sysctl("ipv4/tcp_syncookies")?, before);
+    weir.wait_log("the flood of SYNs has ended")?;
     assert_eq!(weir.log().matches("a flood of SYNs to the relay").count(), 1);
     assert_eq!(weir.log().matches("the flood of SYNs has ended").count(), 1);
     weir.with_log(ask(&site.lab.client, vip(Family::V4, HTTP), 5))?;

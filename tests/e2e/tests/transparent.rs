@@ -187,10 +187,8 @@ fn connections_to_other_addresses_are_taken_in_and_nothing_else_is_routed() -> R
             }
         }
     }
-    let log = weir.access_log();
     for family in Family::ALL {
-        let wanted = format!("destination={}", SocketAddr::new(far(family), 80));
-        assert!(log.contains(&wanted), "{wanted}: {log}");
+        weir.wait_record(&format!("destination={}", SocketAddr::new(far(family), 80)))?;
     }
     for version in ["-4", "-6"] {
         let (rule, route) = table_of_weir(&lab.router, version)?;
@@ -260,7 +258,7 @@ fn the_original_destination_is_the_backend() -> Result<()> {
         }
     }
     assert_eq!(echo.connections(), 2);
-    assert_eq!(distant.access_log().len(), 4);
+    assert_eq!(distant.wait_logged(4)?.len(), 4);
     weir.stop()?;
     Ok(())
 }

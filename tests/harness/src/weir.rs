@@ -257,6 +257,30 @@ impl<'n> Weir<'n> {
         self.control.stdout()
     }
 
+    /// Waits for an access record that contains `what`, and gives all records: they are written by a thread of their own,
+    /// after the client has its answer and the counters have counted it.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait_record(&self, what: &str) -> Result<String> {
+        Self::wait_for_words(what, "an access record", || self.access_log())
+    }
+
+    /// Waits for a line of the log that contains `what`, and gives the whole log.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub fn wait_log(&self, what: &str) -> Result<String> {
+        Self::wait_for_words(what, "the log", || self.log())
+    }
+
+    fn wait_for_words(what: &str, place: &str, read: impl Fn() -> String) -> Result<String> {
+        wait_until(PATIENCE, &format!("{place} says {what:?}"), || {
+            let text = read();
+            if text.contains(what) { Ok(text) } else { Err(text) }
+        })
+    }
+
     /// Its configuration file.
     pub fn config_file(&self) -> PathBuf {
         self.scratch.join("weir.toml")

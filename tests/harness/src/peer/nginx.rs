@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch};
+use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch, wait::wait_until};
 
 /// Bytes a second of `/slow/`.
 pub const SLOW_RATE: usize = 2 << 20;
@@ -219,6 +219,21 @@ http {{
     pub fn access_log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.scratch.join("access.log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until as many requests are logged, or more, and gives their lines: nginx writes one after the answer is sent.
+    ///
+    /// # Errors
+    /// They are not there in time.
+    pub fn wait_logged(&self, requests: usize) -> Result<Vec<String>> {
+        wait_until(Duration::from_secs(10), "nginx has logged all requests", || {
+            let lines = self.access_log();
+            if lines.len() >= requests {
+                Ok(lines)
+            } else {
+                Err(lines.join("\n"))
+            }
+        })
     }
 
     /// From now on nginx outlives the value, its files too.
