@@ -101,8 +101,10 @@ fn testssl_finds_nothing_above_low() -> Result<()> {
             )
         })
         .collect();
-    // What it says of the openssl that it uses itself is nothing of weir.
-    let is_own = |id: &str| id == "engine_problem";
+    // What it says of the openssl that it uses itself is nothing of weir. Nor is whether it could try resumption: its
+    // s_client leaves at the end of the handshake, which of TLS 1.3 is before a ticket can have come (RFC 8446 section
+    // 4.6.1), and with none in hand it says "connect problem" the next time. Resumption is tested in tls.rs.
+    let is_own = |id: &str| matches!(id, "engine_problem" | "sessionresumption_ticket");
     let bad: Vec<_> = all
         .iter()
         .filter(|(id, (severity, _))| !is_own(id) && !matches!(severity.as_str(), "OK" | "INFO" | "LOW"))
