@@ -1,7 +1,7 @@
 //! Any bytes as an IP packet with a VRRP advert, and as what happens to a group of virtual routers.
 //!
 //! Holds: what reads well is written as the same; a signature is none if nobody signed; a machine never gives a lease but as
-//! master, shuts before it gives its addresses away, and always wants to be called later than it was.
+//! master, shuts before it gives its addresses away or lingers no longer than it may, and always wants to be called later than it was.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -12,7 +12,7 @@ use weir_core::vrrp::{
     Centis, Family, Vrid,
     accept::{self, Refused, Rules, Senders, Signatures, V2},
     auth::{Keys, Mode, Window},
-    machine::{Announce, Config, Heard, Machine, Output, Preempt, Router, RouterKey, State},
+    machine::{Announce, Config, Heard, LINGER, Machine, Output, Preempt, Router, RouterKey, State},
     wire::{self, Message, Version},
 };
 
@@ -206,6 +206,10 @@ fn drain(it: &mut Machine, is_open: &mut bool, is_mute: bool, now: Instant) {
                 *is_open = true;
             }
             Output::Shut => *is_open = false,
+            Output::Linger(until) => {
+                assert!(*is_open && until > now && until <= now + LINGER);
+                *is_open = false;
+            }
             Output::Give => assert!(!*is_open, "the addresses go before the lease is shut"),
             Output::Announce => assert!(*is_open, "announced, but not answered for"),
             Output::Changed(change) => assert_eq!(change.to, it.state()),

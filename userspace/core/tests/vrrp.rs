@@ -208,6 +208,7 @@ impl Play {
         while let Some(output) = self.machine.poll_output() {
             let text = match output {
                 Output::Shut => "shut".to_owned(),
+                Output::Linger(until) => format!("linger {}", since(until)),
                 Output::Advert { router, priority } => {
                     self.machine.sent(router, !self.is_mute, now);
                     format!("advert {router} {priority}")

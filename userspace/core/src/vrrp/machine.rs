@@ -16,7 +16,9 @@
 //! long as it runs, never beyond three intervals from adverts that really were sent: others wait longer than that. So a
 //! master that is stopped, starved or cannot send is silent before another takes over because of its silence. Who relieves a
 //! master that lives (it is demoted, or preferred less) does not wait for that: the two overlap until the one hears the other,
-//! so that nobody misses an answer; if one of two is stopped in that very moment, until its lease ends.
+//! so that nobody misses an answer; if one of two is stopped in that very moment, until its lease ends. And who yields to a better
+//! one lingers: it goes on with what is under way until its lease ends, but no longer than [`LINGER`], while the link learns
+//! where the addresses are now. It does not say any more that they are here, since they are given away before.
 //!
 //! *Sleep.* A box that wakes later than it wanted to by more than half an interval knows nothing of the meantime. As backup
 //! it listens for an interval and its skew before it takes over; as master it steps back if another may have taken over.
@@ -40,6 +42,7 @@ use std::{
 
 pub use self::{
     config::{Announce, Config, Preempt, Router, RouterKey},
+    master::LINGER,
     output::{Cause, Change, Heard, Output},
     table::State,
 };

@@ -18,6 +18,7 @@ use weir_core::{
     engine::{Engine, Output, ProbeId},
     health::machine::Transition,
     ids::{BackendKey, ListenKey},
+    vrrp::machine::LINGER,
 };
 
 use super::{
@@ -137,15 +138,19 @@ struct Notice {
     routes: tokio::time::Instant,
     /// Until other boxes have taken over, at the latest.
     others: tokio::time::Instant,
+    /// Until what is under way has left, once they have.
+    lingers: Option<tokio::time::Instant>,
 }
 
 impl Notice {
-    fn end(&self, is_master: bool) -> tokio::time::Instant {
+    fn end(&mut self, is_master: bool) -> tokio::time::Instant {
         if is_master {
-            self.routes.max(self.others)
-        } else {
-            self.routes
+            return self.routes.max(self.others);
         }
+        let lingers = *self
+            .lingers
+            .get_or_insert_with(|| self.others.min(tokio::time::Instant::now() + LINGER));
+        self.routes.max(lingers)
     }
 }
 
@@ -201,7 +206,7 @@ impl Control {
                         stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
                     }
                 },
-                () = sleep_until(notice.as_ref().map(|notice| notice.end(self.ha.is_master()))), if notice.is_some() => {
+                () = sleep_until(notice.as_mut().map(|notice| notice.end(self.ha.is_master()))), if notice.is_some() => {
                     notice = None;
                     stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
                 }
@@ -462,6 +467,7 @@ impl Control {
         (routes.is_some() || others.is_some()).then(|| Notice {
             routes: now + routes.unwrap_or_default(),
             others: now + others.unwrap_or_default(),
+            lingers: None,
         })
     }
 

@@ -12,6 +12,10 @@ use super::config::{Announce, Config};
 /// How many intervals of silence others wait for, before they begin to take over (RFC 9568 section 6.1).
 pub(super) const INTERVALS: u32 = 3;
 
+/// For how long who yields goes on at the most with what is under way: packets on the link, answers of backends, and a new
+/// master that is slow to say where the addresses are.
+pub const LINGER: Duration = Duration::from_millis(50);
+
 /// Since this box became master.
 #[derive(Clone, Debug)]
 pub(super) struct Mastership {

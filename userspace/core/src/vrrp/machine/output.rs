@@ -27,6 +27,9 @@ pub struct Heard {
 pub enum Output {
     /// Nobody is answered any more for the group's addresses. The first of all that is done when a master stops being it.
     Shut,
+    /// In its place where a better master is heard: what is under way is gone on with until then, which is no longer than the lease
+    /// was.
+    Linger(Instant),
     /// Send an advert for this router, and tell by [`super::Machine::sent`] whether it left.
     Advert {
         /// Place of the router in the configuration.

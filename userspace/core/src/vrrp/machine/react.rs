@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     Cause, Change, Heard, Lesser, Machine, Output, State, Step,
-    master::{INTERVALS, Mastership},
+    master::{INTERVALS, LINGER, Mastership},
     table::{Event, Reaction, transition},
 };
 use crate::vrrp::wire::priority::LEAVING;
@@ -23,17 +23,15 @@ impl Machine {
             Reaction::Listen => self.listen_until = Some(now + self.interval() + self.skew(self.interval())),
             Reaction::Take => self.take(now),
             Reaction::Yield => {
-                // Said also to who is better: adverts may have crossed, and it may wait for this one meanwhile.
-                self.put(Output::Shut);
-                self.advertise(LEAVING);
-                self.put(Output::Give);
+                self.leave(None);
                 self.wait(heard, now);
             }
-            Reaction::Leave => {
-                self.put(Output::Shut);
-                self.advertise(LEAVING);
-                self.put(Output::Give);
+            Reaction::HandOver => {
+                let lease = self.lease().map(|until| until.min(now + LINGER));
+                self.leave(lease.filter(|until| *until > now));
+                self.wait(heard, now);
             }
+            Reaction::Leave => self.leave(None),
             Reaction::Assert => self.assert(heard, now),
             Reaction::Repeat => self.advertise_if_master(now),
         }
@@ -50,6 +48,14 @@ impl Machine {
                 lasted,
             }));
         }
+    }
+
+    /// Is master no more; until then it goes on with what is under way.
+    fn leave(&mut self, lingers: Option<Instant>) {
+        self.put(lingers.map_or(Output::Shut, Output::Linger));
+        // Said also to who is better: adverts may have crossed, and it may wait for this one meanwhile.
+        self.advertise(LEAVING);
+        self.put(Output::Give);
     }
 
     /// Waits for a master on every link; on one of them it may be known already.

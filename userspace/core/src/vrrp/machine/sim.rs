@@ -4,7 +4,7 @@
 //! What holds, with `D` the longest time that an advert is under way and `W` the longest that a process is late:
 //!
 //! - Two boxes that hear each other, and have for an interval and `2 (D + W)`, answer at the same time for no longer than
-//!   `2 (D + W)`: the time in which the lesser one hears that it is. Sleeping processes, crashes and clocks that jump do not
+//!   `2 (D + W)`, the time in which the lesser one hears that it is, and [`LINGER`]. Sleeping processes, crashes and clocks that jump do not
 //!   change that. Two faults at once do: if a master sleeps or dies in the moment in which another becomes it, its lease is
 //!   added; if it does as the other's clock jumps, one and a half intervals, the most of a jump that goes unnoticed.
 //! - If nothing has been wrong for as long as anybody waits, one answers, always: also while the mastership changes hands
@@ -233,7 +233,7 @@ impl World {
                     machine.sent(router, true, now);
                     self.send(node, priority);
                 }
-                Output::Lease(until) => it.lease = Some(until),
+                Output::Lease(until) | Output::Linger(until) => it.lease = Some(until),
                 Output::Shut => it.lease = None,
                 Output::Changed(change) => {
                     self.changes += 1;
@@ -289,6 +289,10 @@ impl World {
     /// The time until `to` passes, in which nobody does anything; what holds is checked.
     fn pass(&mut self, to: Micros) {
         let from = self.now;
+        if to <= from {
+            // Two things at once: who answers both before and after them does so without a break.
+            return;
+        }
         let until: Vec<_> = (0..self.nodes.len())
             .map(|node| self.answers_until(node))
             .collect();
@@ -310,6 +314,7 @@ impl World {
                 let sleeps = !self.runs(a) || !self.runs(b);
                 let (since, slept_first, slept) = self.both.entry((a, b)).or_insert((from, sleeps, false));
                 *slept |= sleeps;
+                let bound = bound + LINGER.as_micros() as Micros;
                 let both = ends.min(to) - *since;
                 self.longest_both = self.longest_both.max(both);
                 let relieves = !self.nodes[a].by_silence || !self.nodes[b].by_silence;

@@ -97,7 +97,9 @@ pub(super) enum Reaction {
     Take,
     /// The lease is shut, adverts of priority 0 are sent, the addresses are given away; wait.
     Yield,
-    /// The same, without waiting.
+    /// The same, but what is under way is gone on with: another one answers already.
+    HandOver,
+    /// As [`Self::Yield`], without waiting.
     Leave,
     /// Adverts at once, and announcements: a rival is heard.
     Assert,
@@ -136,7 +138,8 @@ pub(super) const fn transition(state: State, event: Event) -> (State, Reaction) 
         (State::Backup, Event::Late) => (State::Backup, Reaction::Listen),
         (State::Master, Event::Ready | Event::Claim) => (State::Master, Reaction::Nothing),
         (State::Master, Event::Fault | Event::Stop) => (State::Init, Reaction::Leave),
-        (State::Master, Event::Better | Event::Late) => (State::Backup, Reaction::Yield),
+        (State::Master, Event::Better) => (State::Backup, Reaction::HandOver),
+        (State::Master, Event::Late) => (State::Backup, Reaction::Yield),
         (State::Master, Event::Tolerated | Event::Worse | Event::Demoted) => {
             (State::Master, Reaction::Assert)
         }
@@ -176,7 +179,7 @@ mod tests {
         (S::Master, E::Claim, S::Master, R::Nothing),
         (S::Master, E::Fault, S::Init, R::Leave),
         (S::Master, E::Stop, S::Init, R::Leave),
-        (S::Master, E::Better, S::Backup, R::Yield),
+        (S::Master, E::Better, S::Backup, R::HandOver),
         (S::Master, E::Tolerated, S::Master, R::Assert),
         (S::Master, E::Worse, S::Master, R::Assert),
         (S::Master, E::Demoted, S::Master, R::Assert),
@@ -207,7 +210,7 @@ mod tests {
                 let leaves = state == S::Master && next != S::Master;
                 assert_eq!(
                     leaves,
-                    matches!(reaction, R::Yield | R::Leave),
+                    matches!(reaction, R::Yield | R::HandOver | R::Leave),
                     "{state} × {event:?}"
                 );
                 let enters = state != S::Master && next == S::Master;

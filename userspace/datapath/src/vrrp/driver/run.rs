@@ -365,7 +365,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             let told = |what| (self.reports)(Report { group: id, what });
             match output {
                 Output::Shut => self.hands.lease(id, None),
-                Output::Lease(until) => self.hands.lease(id, Some(until)),
+                Output::Lease(until) | Output::Linger(until) => self.hands.lease(id, Some(until)),
                 Output::Take => self.take(group),
                 Output::Give => self.give(group),
                 Output::Advert { router, priority } => {
