@@ -16,6 +16,7 @@ mod counts;
 mod run;
 
 use std::{
+    convert::Infallible,
     io,
     net::IpAddr,
     sync::{
@@ -27,7 +28,7 @@ use std::{
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use weir_core::vrrp::{
     accept::V2,
     auth::{Keys, Mode, Sequence},
@@ -38,6 +39,7 @@ use weir_core::vrrp::{
 pub use self::counts::{Counted, Counts};
 use super::{
     addresses::Held,
+    leases::LeaseError,
     link::Link,
     report::{Report, Reported},
     ring::Ring,
@@ -101,8 +103,12 @@ pub struct Signing {
 
 /// Who carries out what a group's state means. Called by the driver's thread: adverts wait meanwhile.
 pub trait Hands: Send {
-    /// These are the group's addresses from now on; none: the group is gone. Those that it has no more were given before.
-    fn own(&mut self, group: usize, held: &[Held]);
+    /// These are the group's addresses from now on; none: the group is gone. Those that it has no more were given before, and new
+    /// ones are not taken before it succeeds.
+    ///
+    /// # Errors
+    /// Nothing would end this box's answers for them when its lease does. The group takes no part; it is tried again.
+    fn own(&mut self, group: usize, held: &[Held]) -> Result<(), LeaseError>;
 
     /// The group's addresses are answered for until then, or not at all.
     fn lease(&mut self, group: usize, until: Option<Instant>);
@@ -166,6 +172,8 @@ pub struct Driver {
     orders: Sender<Order>,
     bell: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    /// The other end is the thread's as long as it lives.
+    alive: mpsc::Receiver<Infallible>,
     is_real_time: io::Result<()>,
 }
 
@@ -199,7 +207,10 @@ impl Driver {
         let (started, is_started) = channel();
         let ring = Arc::clone(&bell);
         let watch = Watch::new()?;
+        let (lives, alive) = mpsc::channel(1);
         let body = move || {
+            // Dropped at the end of the thread, however it comes about.
+            let _lives = lives;
             let _ = started.send(run_in_real_time(REAL_TIME as i32));
             run::Loop::new(groups, hands, reports, watch, adverts).run(&inbox, &ring);
         };
@@ -209,6 +220,7 @@ impl Driver {
             orders,
             bell,
             thread: Some(thread),
+            alive,
             is_real_time,
         })
     }
@@ -224,6 +236,12 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until the thread has died: it has panicked, for what ends it otherwise is that this value is dropped. Nothing is done
+    /// any more then: leases run out, addresses stay where they are, and orders are lost. May be waited for anew.
+    pub async fn died(&mut self) {
+        self.alive.recv().await;
     }
 
     /// Sets how much speaks against this box as master of a group.

@@ -29,6 +29,7 @@ use weir_abi::{
         settings,
     },
     names,
+    spec::capacity,
 };
 
 use crate::{
@@ -42,6 +43,9 @@ use crate::{
 
 /// Groups that there can be.
 pub const GROUPS: usize = SLOTS as usize - 1;
+
+/// Addresses that there can be, of all groups together.
+pub const ADDRESSES: u32 = capacity::LEASED;
 
 /// Why leases can't be given.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +68,11 @@ pub enum LeaseError {
         /// Its number.
         group: usize,
     },
+    /// There is no room for further addresses.
+    #[error(
+        "there is room for {ADDRESSES} addresses of virtual routers, of all groups together; write fewer into [vrrp.NAME]"
+    )]
+    Full,
     /// A directory or map could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -136,7 +145,7 @@ impl Leases {
     /// Before the programs are attached, and before [`Self::set`] for the group.
     ///
     /// # Errors
-    /// When there are too many groups, or a map cannot be read or written.
+    /// When there are too many groups or addresses, or a map cannot be read or written.
     pub fn register(&self, group: usize, addresses: &[IpAddr]) -> Result<(), LeaseError> {
         let own = self.0.slots.get(group).ok_or(LeaseError::TooMany { group })?;
         let mut maps = self.maps();
@@ -160,7 +169,11 @@ impl Leases {
             word.store(0, Ordering::Release);
         }
         for address in addresses {
-            maps.leased.set(&Addr16::from(address.to_canonical()), &slot)?;
+            let set = maps.leased.set(&Addr16::from(address.to_canonical()), &slot);
+            set.map_err(|error| match error.cause.raw_os_error() {
+                Some(libc::E2BIG) => LeaseError::Full,
+                Some(_) | None => error.into(),
+            })?;
         }
         let addresses = addresses.iter().map(IpAddr::to_canonical);
         maps.wanted.insert(group, (slot, addresses.collect()));

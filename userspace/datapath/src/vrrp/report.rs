@@ -4,6 +4,7 @@ use std::{io, net::IpAddr, time::Duration};
 
 use weir_core::vrrp::{accept::Refused, auth::Unsigned, machine::Change, wire::Checksum};
 
+use super::leases::LeaseError;
 use crate::vips::VipError;
 
 /// What the owner is told.
@@ -61,6 +62,8 @@ pub enum Reported {
     },
     /// Addresses could not be taken or given (an error), or could be after all.
     Addresses(Result<(), VipError>),
+    /// Nothing would end this box's answers when its lease does, so the group takes no part (an error), or does after all.
+    Fenced(Result<(), LeaseError>),
 }
 
 impl Reported {
@@ -72,7 +75,11 @@ impl Reported {
             | Self::OtherChecksum { .. }
             | Self::NotSent { .. }
             | Self::Late(_) => true,
-            Self::Changed(_) | Self::Rival(_) | Self::Usable { .. } | Self::Addresses(_) => false,
+            Self::Changed(_)
+            | Self::Rival(_)
+            | Self::Usable { .. }
+            | Self::Addresses(_)
+            | Self::Fenced(_) => false,
         }
     }
 }

@@ -80,7 +80,9 @@ impl Hands for InKernel {
         *self.gate.until.lock().unwrap() = until;
     }
 
-    fn own(&mut self, _group: usize, _held: &[Held]) {}
+    fn own(&mut self, _group: usize, _held: &[Held]) -> Result<(), LeaseError> {
+        Ok(())
+    }
 
     fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
         self.addresses.take(held)

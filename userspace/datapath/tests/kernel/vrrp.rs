@@ -5,12 +5,15 @@
     clippy::wildcard_enum_match_arm,
     reason = "a test waits for one report of many"
 )]
+mod faults;
+
 use std::{
     fs,
     net::IpAddr,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, channel},
     },
     time::{Duration, Instant},
@@ -29,7 +32,10 @@ use weir_core::vrrp::{
 };
 use weir_datapath::{
     vips::VipError,
-    vrrp::{Addresses, Driver, Group, Hands, Held, Link, LinkError, Report, Reported, Signing, Virtual},
+    vrrp::{
+        Addresses, Driver, Group, Hands, Held, Link, LinkError, Report, Reported, Signing, Virtual,
+        leases::LeaseError,
+    },
 };
 
 use crate::lab::{DEADLINE, Space, wait_for, wire};
@@ -135,12 +141,25 @@ impl Pair {
 }
 
 fn start(space: &Space, interface: &str, kind: Kind, priority: u8, centis: u16, key: Option<u8>) -> Weir {
-    space.run(|| {
+    start_by(Arc::default(), space, interface, kind, priority, centis, key)
+}
+
+fn start_by(
+    will: Arc<Will>,
+    space: &Space,
+    interface: &str,
+    kind: Kind,
+    priority: u8,
+    centis: u16,
+    key: Option<u8>,
+) -> Weir {
+    space.run(move || {
         let link = Link::open(interface, kind.family(), Some(Kind::ip(kind.own)), &[]).unwrap();
         let group = group(interface, kind, priority, centis, key, Some(link));
         let (sender, reports) = channel();
         let hands = InKernel {
             addresses: Addresses::new().unwrap(),
+            will,
         };
         let reports_to = move |report| drop(sender.send(report));
         let driver = Driver::start(vec![group], hands, reports_to).unwrap();
@@ -217,15 +236,32 @@ impl Keys for Sum {
     }
 }
 
+/// What becomes of the hands.
+#[derive(Default)]
+struct Will {
+    /// There is no room for leases.
+    refuses: AtomicBool,
+    /// They die with the next lease.
+    panics: AtomicBool,
+}
+
 /// Takes and gives in the kernel.
 struct InKernel {
     addresses: Addresses,
+    will: Arc<Will>,
 }
 
 impl Hands for InKernel {
-    fn own(&mut self, _group: usize, _held: &[Held]) {}
+    fn own(&mut self, _group: usize, _held: &[Held]) -> Result<(), LeaseError> {
+        match self.will.refuses.load(Ordering::Relaxed) {
+            true => Err(LeaseError::Full),
+            false => Ok(()),
+        }
+    }
 
-    fn lease(&mut self, _group: usize, _until: Option<Instant>) {}
+    fn lease(&mut self, _group: usize, _until: Option<Instant>) {
+        assert!(!self.will.panics.load(Ordering::Relaxed), "as the test wants it");
+    }
 
     fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
         self.addresses.take(held)

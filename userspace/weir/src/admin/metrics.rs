@@ -42,6 +42,8 @@ pub(crate) struct Scrape {
     pub(crate) tls: Tls,
     /// Groups of virtual routers.
     pub(crate) vrrp: Vec<Vrrp>,
+    /// How often their thread has died.
+    pub(crate) vrrp_deaths: u64,
     /// Seconds that the last check of each backend took, by pool and address.
     pub(crate) check_seconds: Vec<(String, String, f64)>,
 }

@@ -464,6 +464,7 @@ impl Control {
             started: self.started_epoch,
             reloads_refused: self.reloads_refused,
             vrrp: self.ha_counts(),
+            vrrp_deaths: self.ha_deaths(),
             tls: Tls {
                 signatures: keys::wanted(&self.loaded.plan).then_some((self.keys.signed, self.keys.refused)),
                 files: self.certificates.files().collect(),

@@ -2,11 +2,14 @@
 //!
 //! The machine decides and the thread acts (`weir-datapath`). Owned here: that groups keep their place from one
 //! configuration and one process to the next, in which order addresses change hands, and the end. What speaks against this
-//! box is `follow.rs`, what operators are shown `show.rs`.
+//! box is `follow.rs`, what operators are shown `show.rs`, what control waits for `events.rs`, a thread that has died
+//! `revive.rs`.
 
+mod events;
 mod follow;
 mod hold;
 mod memory;
+mod revive;
 mod show;
 
 use std::{
@@ -41,6 +44,7 @@ use weir_datapath::vrrp::{
 use self::{
     hold::Hold,
     memory::{GROUPS, Left, Legacy, Memory},
+    revive::Deaths,
 };
 use super::{signing::Secrets, state::Control};
 
@@ -72,6 +76,8 @@ struct Known {
     rival: Option<IpAddr>,
     /// Why addresses are not as they should be.
     trouble: Option<String>,
+    /// Why this box stays out of the group: the kernel's programs can't be told of its addresses.
+    unfenced: Option<String>,
 }
 
 /// While there are groups.
@@ -104,6 +110,7 @@ pub(super) struct Ha {
     said: follow::Said,
     /// The groups as they were told last.
     seen: Vec<Seen>,
+    deaths: Deaths,
 }
 
 /// What a plan asks for, ready to be put in force.
@@ -133,6 +140,7 @@ impl Ha {
             looked: None,
             said: follow::Said::default(),
             seen: Vec::new(),
+            deaths: Deaths::default(),
         }
     }
 
@@ -181,11 +189,13 @@ impl Ha {
         shared: &[IpAddr],
     ) -> anyhow::Result<Group> {
         let known = self.groups.get(&group.name);
+        // Links of a thread that has died went with it.
+        let has_links = !self.deaths.is_dead();
         let mut routers = Vec::new();
         let mut config = Vec::new();
         for router in &group.routers {
-            let has =
-                known.is_some_and(|known| known.plan.routers.iter().any(|old| is_same_link(old, router)));
+            let has = has_links
+                && known.is_some_and(|known| known.plan.routers.iter().any(|old| is_same_link(old, router)));
             let link = match has {
                 true => None,
                 false => Some(Link::open(
@@ -242,20 +252,6 @@ impl Ha {
         })
     }
 
-    /// Waits for what the thread has to tell, or for a link to change.
-    pub(super) async fn changed(&mut self) -> Event {
-        let links = async {
-            match &self.running {
-                Some(running) => running.links.changed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            Some(report) = self.reports.recv() => Event::Report(report),
-            () = links => Event::Links,
-        }
-    }
-
     /// Whether to look if everything is in place: not with every event, since all backends are looked at.
     fn is_due(&mut self) -> bool {
         let now = Instant::now();
@@ -292,14 +288,6 @@ impl Ha {
             let _ = report.send(told);
         }
     }
-}
-
-/// What [`Ha::changed`] waits for.
-pub(super) enum Event {
-    /// The thread says something.
-    Report(Report),
-    /// Some link has changed.
-    Links,
 }
 
 /// Whether two are on the same link, by the same address.
@@ -450,6 +438,7 @@ impl Control {
                         transitions: BTreeMap::new(),
                         rival: None,
                         trouble: None,
+                        unfenced: None,
                     }
                 }
             };
@@ -458,10 +447,7 @@ impl Control {
         }
         self.look_at_inputs();
         self.weigh_ha();
-        for group in &mut groups {
-            let known = self.ha.groups.values().find(|known| known.id == group.id);
-            group.demotion = known.map_or(0, |known| known.demotion.total());
-        }
+        self.set_demotions(&mut groups);
         match &self.ha.running {
             None if groups.is_empty() => return Ok(()),
             None => self.start_ha(groups, legacy)?,
@@ -490,6 +476,14 @@ impl Control {
             self.end_ha();
         }
         Ok(())
+    }
+
+    /// What speaks against this box, as it was weighed last.
+    fn set_demotions(&self, groups: &mut [Group]) {
+        for group in groups {
+            let known = self.ha.groups.values().find(|known| known.id == group.id);
+            group.demotion = known.map_or(0, |known| known.demotion.total());
+        }
     }
 
     fn start_ha(&mut self, groups: Vec<Group>, legacy: &Legacy) -> anyhow::Result<()> {
@@ -575,6 +569,7 @@ impl Control {
             );
         }
         drop(driver);
+        self.give_for_the_dead();
         if let Err(error) = leases.remove() {
             warn!(%error, "leases of virtual routers stay");
         }

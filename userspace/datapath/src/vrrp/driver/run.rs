@@ -64,6 +64,8 @@ struct Running {
     remembered: Option<Instant>,
     /// Whether the last change of addresses failed.
     is_troubled: bool,
+    /// Whether the kernel's programs hold this box to the group's leases. If not it takes no part.
+    is_fenced: bool,
 }
 
 pub(super) struct Loop<H, R> {
@@ -198,6 +200,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
     /// Sees to it that masters have their addresses, and the others have not.
     fn check_addresses(&mut self) {
         for place in 0..self.groups.len() {
+            self.fence_again(place);
             match self.groups.get(place).map(|group| group.machine.state()) {
                 Some(State::Master) => self.take(place),
                 Some(State::Backup | State::Init) => self.give(place),

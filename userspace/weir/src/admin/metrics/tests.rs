@@ -153,6 +153,7 @@ fn full_scrape() -> Scrape {
             shares: vec![("starting".into(), 0), ("service:www".into(), 1)],
             counted: weir_datapath::vrrp::Counts::default().read(),
         }],
+        vrrp_deaths: 3,
         tls: Tls {
             signatures: Some((1, 2)),
             files: vec![("/etc/weir/www.pem".into(), 1, false)],
@@ -307,7 +308,10 @@ fn names_and_values_keep_prometheus_conventions() {
         "{text}"
     );
     assert!(
-        text.contains("weir_vrrp_demotion{group=\"edge\",cause=\"service:www\"} 1\n"),
+        text.contains(
+            "weir_vrrp_thread_deaths_total 3
+"
+        ) && text.contains("weir_vrrp_demotion{group=\"edge\",cause=\"service:www\"} 1\n"),
         "{text}"
     );
     assert!(

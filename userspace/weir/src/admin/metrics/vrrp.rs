@@ -50,6 +50,14 @@ pub(super) fn families(out: &mut Families, scrape: &Scrape) {
     for it in &scrape.vrrp {
         counters(out, it);
     }
+    if !scrape.vrrp.is_empty() {
+        out.counter(
+            "weir_vrrp_thread_deaths_total",
+            "Times the thread of virtual routers has died of a panic, and was started again.",
+            &[],
+            scrape.vrrp_deaths,
+        );
+    }
 }
 
 fn counters(out: &mut Families, it: &Vrrp) {

@@ -23,7 +23,7 @@ use weir_core::{
 };
 use weir_datapath::vrrp::{Links, Report, Reported};
 
-use super::Event;
+use super::events::Event;
 use crate::control::{kernel::Kernel, state::Control};
 
 /// The same is said of adverts at most so often.
@@ -196,6 +196,8 @@ impl Control {
                     self.export_or_tell().await;
                 }
             }
+            Event::Died => self.bury_ha().await,
+            Event::Revive => self.revive_ha(),
         }
     }
 
@@ -266,6 +268,18 @@ impl Control {
             Reported::Addresses(Err(error)) => {
                 error!(group = %name, %error, "addresses can't be kept as they should be; it is tried again");
                 known.trouble = Some(error.to_string());
+            }
+            Reported::Fenced(Ok(())) => {
+                info!(group = %name, "this box takes part in the group again");
+                known.unfenced = None;
+            }
+            Reported::Fenced(Err(error)) => {
+                error!(
+                    group = %name,
+                    %error,
+                    "this box stays out of the group, since nothing would silence it when its lease ends; it is tried again every second"
+                );
+                known.unfenced = Some(format!("this box stays out of the group: {error}"));
             }
             Reported::Refused { source, reason } => {
                 if let Some(unsaid) = said.again(group, reason.name()) {

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Instant};
 
 use weir_datapath::{
     vips::VipError,
-    vrrp::{Addresses, Hands, Held, leases::Leases},
+    vrrp::{
+        Addresses, Hands, Held,
+        leases::{LeaseError, Leases},
+    },
 };
 
 use super::memory::Memory;
@@ -17,16 +20,13 @@ pub(super) struct Hold {
 }
 
 impl Hands for Hold {
-    fn own(&mut self, group: usize, held: &[Held]) {
+    fn own(&mut self, group: usize, held: &[Held]) -> Result<(), LeaseError> {
         if held.is_empty() {
             self.leases.unregister(group);
-            return;
+            return Ok(());
         }
         let addresses: Vec<_> = held.iter().map(|held| held.address).collect();
-        if let Err(error) = self.leases.register(group, &addresses) {
-            // What has no lease is answered for as if there were none.
-            tracing::error!(%error, group, "the kernel's programs do not hold this box to leases");
-        }
+        self.leases.register(group, &addresses)
     }
 
     fn lease(&mut self, group: usize, until: Option<Instant>) {

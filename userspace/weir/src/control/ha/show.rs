@@ -25,6 +25,9 @@ impl Control {
             self.ha.seen.clear();
             return;
         };
+        if self.ha.deaths.is_dead() {
+            return;
+        }
         match tokio::time::timeout(PATIENCE, running.driver.look()).await {
             Ok(Ok(seen)) => {
                 self.ha.seen = seen;
@@ -93,7 +96,7 @@ impl Control {
                     priority,
                 }),
             rival: known.rival.map(|rival| rival.to_string()),
-            trouble: known.trouble.clone(),
+            trouble: known.unfenced.clone().or_else(|| known.trouble.clone()),
             routers: routers(plan, seen),
             services: { self.loaded.plan.services_of(plan) }
                 .map(ToString::to_string)
@@ -128,6 +131,11 @@ impl Control {
             to: by,
             total,
         })
+    }
+
+    /// How often the thread has died.
+    pub(in crate::control) const fn ha_deaths(&self) -> u64 {
+        self.ha.deaths.count()
     }
 
     /// What metrics show beside the groups.

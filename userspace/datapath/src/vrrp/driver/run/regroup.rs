@@ -1,7 +1,8 @@
 //! Groups as they come, change and go.
 //!
 //! A group that changes goes on as what it is, on the links that it has. Addresses that it has no more are given first, and
-//! new ones taken last.
+//! new ones taken last. A group whose addresses the kernel's programs can't be told of takes no part: nothing would silence this
+//! box when its lease ends.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -10,7 +11,8 @@ use weir_core::vrrp::{
     machine::{Machine, State},
 };
 
-use super::{Group, Hands, Loop, Placed, Report, Running, Signing, Virtual};
+use super::{AGAIN, Group, Hands, Loop, Placed, Report, Reported, Running, Signing, Virtual};
+use crate::vrrp::addresses::Held;
 
 impl<H: Hands, R: Fn(Report)> Loop<H, R> {
     /// A group takes part from now on.
@@ -29,10 +31,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         }
         let mut machine = Machine::new(group.config, now);
         machine.set_demotion(group.demotion, now);
-        machine.start(group.last_sent, now);
-        let is_master = machine.state() == State::Master;
-        self.hands.own(group.id, &group.held);
-        let place = self.groups.len();
+        let (place, held) = (self.groups.len(), group.held.clone());
         self.groups.push(Running {
             id: group.id,
             usable: vec![true; routers.len()],
@@ -44,8 +43,10 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             counts: group.counts,
             remembered: None,
             is_troubled: false,
+            is_fenced: true,
         });
-        if !is_master {
+        self.fence(place, &held, group.last_sent);
+        if self.state(place) != Some(State::Master) {
             // What a process before may have left.
             self.shut(place);
             self.give(place);
@@ -74,6 +75,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
 
     /// A group goes on as what it is, by another configuration.
     fn change(&mut self, place: usize, mut group: Group) {
+        self.change_addresses(place, &group.held);
         let Some(running) = self.groups.get_mut(place) else {
             return;
         };
@@ -105,29 +107,65 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             },
             ..signing
         });
-        let old = std::mem::replace(&mut running.held, group.held);
-        let is_same = old == running.held;
-        let gone: Vec<_> = { old.into_iter() }
-            .filter(|held| !running.held.contains(held))
-            .collect();
+        let is_same = running.held == group.held;
+        running.held = group.held;
         running.machine.set_demotion(group.demotion, now);
         running.machine.set_config(group.config, now);
-        let is_master = running.machine.state() == State::Master;
-        if !is_same {
-            let id = running.id;
-            if !gone.is_empty() {
-                let given = self.hands.give(id, &gone);
-                self.told_addresses(place, given);
-            }
-            if let Some(running) = self.groups.get(place) {
-                self.hands.own(id, &running.held);
-            }
-            if is_master {
-                self.take(place);
-                self.announce(place);
-            }
+        if !is_same && running.machine.state() == State::Master {
+            self.take(place);
+            self.announce(place);
         }
         self.carry_out(place);
+    }
+
+    /// Gives what a group is to have no more, and has the kernel's programs know of the rest. A group that goes out for that does
+    /// so as it was: by its old links and addresses.
+    fn change_addresses(&mut self, place: usize, held: &[Held]) {
+        let Some(running) = self.groups.get(place).filter(|running| running.held != held) else {
+            return;
+        };
+        let is_gone = |it: &&Held| !held.contains(it);
+        let gone: Vec<_> = running.held.iter().filter(is_gone).cloned().collect();
+        if !gone.is_empty() {
+            let given = self.hands.give(running.id, &gone);
+            self.told_addresses(place, given);
+        }
+        self.fence(place, held, None);
+    }
+
+    /// Has the kernel's programs hold this box to leases for these addresses of a group. Only then it takes part.
+    fn fence(&mut self, place: usize, held: &[Held], last_sent: Option<Instant>) {
+        let Some(running) = self.groups.get_mut(place) else {
+            return;
+        };
+        let (id, now) = (running.id, Instant::now());
+        let fenced = self.hands.own(id, held);
+        let was_fenced = std::mem::replace(&mut running.is_fenced, fenced.is_ok());
+        if fenced.is_ok() {
+            running.machine.start(last_sent, now);
+        } else {
+            running.machine.stop(now);
+            self.check_within(AGAIN);
+        }
+        if fenced.is_ok() != was_fenced {
+            (self.reports)(Report {
+                group: id,
+                what: Reported::Fenced(fenced),
+            });
+        }
+        self.carry_out(place);
+    }
+
+    /// The same, for a group that could not be before.
+    pub(super) fn fence_again(&mut self, place: usize) {
+        if let Some(running) = self.groups.get(place).filter(|running| !running.is_fenced) {
+            let held = running.held.clone();
+            self.fence(place, &held, None);
+        }
+    }
+
+    fn state(&self, place: usize) -> Option<State> {
+        self.groups.get(place).map(|running| running.machine.state())
     }
 
     /// A group is no more.
@@ -140,7 +178,8 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         self.give(place);
         if place < self.groups.len() {
             let gone = self.groups.remove(place);
-            self.hands.own(gone.id, &[]);
+            // Without addresses there is nothing that could be refused.
+            let _ = self.hands.own(gone.id, &[]);
         }
     }
 
