@@ -2,7 +2,7 @@
 //!
 //! Owns the choice and the builds. `bench/http.rs` compares the relay with HAProxy and nginx, `bench/l4.rs` the datapath
 //! with a bare `XDP_TX` and with nftables, `bench/ports.rs` fills the relay's source ports, `bench/tls.rs` compares what TLS
-//! with clients costs.
+//! with clients costs, `bench/failover.rs` takes boxes from clients.
 
 use std::{env, fs, path::PathBuf, process::Command};
 
@@ -14,6 +14,7 @@ use crate::{build, setup, shell, workspace::Workspace};
 
 mod client;
 mod cpu;
+pub(crate) mod failover;
 mod http;
 mod l4;
 mod outcome;
@@ -27,14 +28,15 @@ mod tls;
 /// nftables; memory and time at scale. http: CPU per request, latency and memory of the relay, of HAProxy and of nginx, one
 /// worker each on the same core, in alternating rounds. tls: the same for TLS with clients, and (root) the memory that a field
 /// test's load takes. ports (root): connections in TIME_WAIT that the relay's source ports bear, of plain sessions and of
-/// MariaDB's; it takes three minutes and both cores. Targets are printed beside, and fail nothing. Only the ratios of one
-/// run mean anything.
+/// MariaDB's; it takes three minutes and both cores. failover (root): time without service when a box of a pair dies, is
+/// stopped, is cut off or hands over, beside a pair of keepalived's. Targets are printed beside; those of ports and failover,
+/// which are no ratios, fail the run if they are missed. Elsewhere only the ratios of one run mean anything.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure.
     #[arg(value_name = "PLANE", default_values = ["l4", "http"])]
     planes: Vec<Plane>,
-    /// Rounds per proxy or box. Default: 9 (http, tls), 5 (l4, forward).
+    /// Rounds per proxy or box. Default: 9 (http, tls), 5 (l4, forward), 3 (failover).
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
     /// Seconds per round. Default: 1 (http, tls), 5 (l4, forward), 90 or 120 at the most (ports).
@@ -70,6 +72,8 @@ enum Plane {
     Ports,
     /// TLS with clients in the relay.
     Tls,
+    /// Virtual routers.
+    Failover,
 }
 
 /// A part of a plane's bench, by one name.
@@ -79,11 +83,12 @@ enum Part {
     Http(http::Part),
     Ports(ports::Part),
     Tls(tls::Part),
+    Failover(failover::Part),
 }
 
 impl ValueEnum for Part {
     fn value_variants<'a>() -> &'a [Self] {
-        use self::{http::Part as H, l4::Part as L, ports::Part as P, tls::Part as T};
+        use self::{failover::Part as F, http::Part as H, l4::Part as L, ports::Part as P, tls::Part as T};
         &[
             Self::L4(L::Packet),
             Self::L4(L::Forward),
@@ -108,6 +113,15 @@ impl ValueEnum for Part {
             Self::Tls(T::Download),
             Self::Tls(T::Idle),
             Self::Tls(T::Field),
+            Self::Failover(F::Killed),
+            Self::Failover(F::Cut),
+            Self::Failover(F::Stopped),
+            Self::Failover(F::Backends),
+            Self::Failover(F::Demoted),
+            Self::Failover(F::Ended),
+            Self::Failover(F::Reload),
+            Self::Failover(F::Upgrade),
+            Self::Failover(F::Flows),
         ]
     }
 
@@ -117,6 +131,7 @@ impl ValueEnum for Part {
             Self::Http(part) => part.to_possible_value(),
             Self::Ports(part) => part.to_possible_value(),
             Self::Tls(part) => part.to_possible_value(),
+            Self::Failover(part) => part.to_possible_value(),
         }
     }
 }
@@ -136,19 +151,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let l4_parts = of_plane(&args.parts, |part| match part {
         Part::L4(part) => Some(part),
-        Part::Http(_) | Part::Ports(_) | Part::Tls(_) => None,
+        Part::Http(_) | Part::Ports(_) | Part::Tls(_) | Part::Failover(_) => None,
     });
     let http_parts = of_plane(&args.parts, |part| match part {
         Part::Http(part) => Some(part),
-        Part::L4(_) | Part::Ports(_) | Part::Tls(_) => None,
+        Part::L4(_) | Part::Ports(_) | Part::Tls(_) | Part::Failover(_) => None,
     });
     let tls_parts = of_plane(&args.parts, |part| match part {
         Part::Tls(part) => Some(part),
-        Part::L4(_) | Part::Http(_) | Part::Ports(_) => None,
+        Part::L4(_) | Part::Http(_) | Part::Ports(_) | Part::Failover(_) => None,
     });
     let ports_parts = of_plane(&args.parts, |part| match part {
         Part::Ports(part) => Some(part),
-        Part::L4(_) | Part::Http(_) | Part::Tls(_) => None,
+        Part::L4(_) | Part::Http(_) | Part::Tls(_) | Part::Failover(_) => None,
+    });
+    let failover_parts = of_plane(&args.parts, |part| match part {
+        Part::Failover(part) => Some(part),
+        Part::L4(_) | Part::Http(_) | Part::Ports(_) | Part::Tls(_) => None,
     });
     let given = env::var_os("WEIR_BIN");
     let l4 = args.planes.contains(&Plane::L4) && !l4_parts.is_empty();
@@ -194,6 +213,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
             markdown: args.markdown,
         };
         tls::run(&workspace, &binary, &options)?;
+    }
+    if args.planes.contains(&Plane::Failover) && !failover_parts.is_empty() {
+        let options = failover::Options {
+            parts: failover_parts,
+            rounds: args.rounds.unwrap_or(3),
+            markdown: args.markdown,
+        };
+        failover::run(&workspace, &binary()?, &options)?;
     }
     Ok(())
 }

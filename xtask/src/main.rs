@@ -50,6 +50,9 @@ enum Task {
     Bench(bench::Args),
     Soak(soak::Args),
     Deploy(deploy::Args),
+    /// A part of `bench failover`, on one of its boxes.
+    #[command(hide = true)]
+    AnswerProbes(bench::failover::answer::Args),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(args),
         Task::Soak(args) => soak::run(args),
         Task::Deploy(args) => deploy::run(args),
+        Task::AnswerProbes(args) => bench::failover::answer::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

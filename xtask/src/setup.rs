@@ -192,7 +192,7 @@ const PROGRAMS: &[Program] = {
             name: "keepalived",
             package: "keepalived",
             why: "the other of two virtual routers",
-            tasks: &[Test],
+            tasks: &[Test, Bench],
         },
         Program {
             name: "haproxy",

@@ -11,9 +11,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use weir_harness::{
-    Cmd, Netns, Process, Scratch, Weir, WeirConfig,
+    Cmd, Netns, Scratch, Weir, WeirConfig,
     peer::{
         curl::{self, url},
+        keepalived::Keepalived,
         nginx::Nginx,
     },
     scratch::unique,
@@ -355,33 +356,13 @@ fn a_pair_of_boxes() -> Result<()> {
 }
 
 /// keepalived on the second box.
-fn keepalived(netns: &Netns, scratch: &Scratch) -> Result<Process> {
-    let config = scratch.write(
-        "keepalived.conf",
-        "global_defs {\n vrrp_version 3\n vrrp_garp_master_delay 0\n}\n\
-         vrrp_instance edge {\n interface eth0\n virtual_router_id 51\n priority 100\n advert_int 0.5\n \
-         virtual_ipaddress {\n 192.0.2.10/24\n }\n}\n",
-    )?;
-    let cmd = Cmd::new("keepalived")
-        .args([
-            "--dont-fork",
-            "--vrrp",
-            "--log-console",
-            "--log-detail",
-            "--use-file",
-        ])
-        .arg(config)
-        .arg("--pid")
-        .arg(scratch.join("pid"))
-        .arg("--vrrp_pid")
-        .arg(scratch.join("vrrp.pid"));
-    Process::start("keepalived", scratch, &cmd.inside(netns))
-        .context("a peer needs keepalived (Debian and Ubuntu: package keepalived)")
-}
+const KEEPALIVED: &str = "global_defs {\n vrrp_version 3\n vrrp_garp_master_delay 0\n}\n\
+     vrrp_instance edge {\n interface eth0\n virtual_router_id 51\n priority 100\n advert_int 0.5\n \
+     virtual_ipaddress {\n 192.0.2.10/24\n }\n}\n";
 
 #[test]
 fn beside_keepalived() -> Result<()> {
-    let (site, scratch) = (Site::new()?, Scratch::new()?);
+    let site = Site::new()?;
     let has = |index: usize, wanted: bool| {
         wait_until(
             PATIENCE,
@@ -397,7 +378,7 @@ fn beside_keepalived() -> Result<()> {
             },
         )
     };
-    let mut peer = keepalived(&site.boxes[1], &scratch)?;
+    let mut peer = Keepalived::start(&site.boxes[1], KEEPALIVED)?;
     has(1, true)?;
     let text = "[vrrp.edge]\npriority = 200\npreempt = \"always\"\ninterval = \"500ms\"\n\
         routers = [{ interface = \"eth0\", id = 51, addresses = [\"192.0.2.10/24\"], checksum = \"rfc5798\" }]\n\

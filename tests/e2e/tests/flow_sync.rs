@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use weir_harness::{
     Cmd, Netns, Scratch, Weir, WeirConfig,
+    pair::flows::{held, wait_joined},
     peer::echo::{self, Echo},
     scratch::unique,
     wait_until,
@@ -229,27 +230,6 @@ impl Pair {
     fn accepted(&self) -> Vec<u64> {
         self.echoes.iter().map(Echo::connections).collect()
     }
-}
-
-/// Flows of a service that a box has in its tables.
-fn held(weir: &Weir<'_>, service: &str) -> Result<u64> {
-    let text = weir.ask(&["flows", "--service", service])?;
-    let last = text.lines().last().context("no last line")?;
-    // "3 shown of 7 that match, of 9 in all"
-    let words: Vec<&str> = last.split_whitespace().collect();
-    Ok(words.get(3).context("a number")?.parse()?)
-}
-
-fn wait_joined(weir: &Weir<'_>) -> Result<()> {
-    let result = wait_until(PATIENCE, "the flows of the other box are held", || {
-        let metrics = weir.metrics().map_err(|e| format!("{e:#}"))?;
-        let sum = |name| metrics.sum(name, &[]).unwrap_or(-1.0);
-        match (sum("weir_sync_unfinished"), sum("weir_sync_peer_joined")) {
-            (0.0, 1.0) => Ok(()),
-            found => Err(format!("unfinished and joined: {found:?}")),
-        }
-    });
-    weir.with_log(result)
 }
 
 /// Waits until a box has looked through its tables after it has got its backends: what it was told before is then in force.

@@ -15,17 +15,22 @@ pub mod interrupt;
 pub mod lab;
 pub mod metrics;
 pub mod netns;
+pub mod pair;
 pub mod peer;
 pub mod process;
 pub mod scratch;
 pub mod wait;
 pub mod weir;
 
+/// What processes and boxes can be sent.
+pub use nix::sys::signal::Signal;
+
 pub use crate::{
     command::Cmd,
     lab::Lab,
     metrics::Metrics,
     netns::Netns,
+    pair::Pair,
     process::Process,
     scratch::Scratch,
     wait::{settle, wait_until},

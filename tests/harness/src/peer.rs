@@ -9,6 +9,7 @@ pub mod echo;
 pub mod flood;
 pub mod haproxy;
 pub mod http2;
+pub mod keepalived;
 pub mod mariadb;
 pub mod mirror;
 pub mod nginx;

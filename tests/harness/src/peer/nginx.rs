@@ -101,7 +101,7 @@ worker_processes 1;
 user root;
 pid {dir}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 12288; }}
 http {{
   log_format line '$remote_addr $server_addr $request_method $request_uri $status $request_length $bytes_sent';
   access_log {dir}/access.log line;
@@ -112,6 +112,7 @@ http {{
   scgi_temp_path {dir}/scgi;
   client_max_body_size 0;
   keepalive_requests 1000000;
+  keepalive_timeout 600s;
   types {{ text/html html; text/css css; text/javascript js; image/svg+xml svg; }}
   default_type text/plain;
   server {{
