@@ -217,10 +217,10 @@ fn a_pair_of_boxes() -> Result<()> {
     let more = "[pools.new]\nbackends = [{ address = \"192.0.2.50:80\" }]\n\
                 [pools.new.check]\ntype = \"tcp\"\ninterval = \"5s\"\ntimeout = \"4s\"\n\
                 [services.new]\nlisten = [\"192.0.2.10:81\"]\nmode = \"tcp\"\npool = \"new\"\n";
-    one.rewrite(first("4s", more))?;
-    two.rewrite(second("4s"))?;
+    one.rewrite(first("8s", more))?;
+    two.rewrite(second("8s"))?;
     let told = one.ask(&["reload"])?;
-    ensure!(told.contains("vrrp edge: interval: 500ms → 4s"), "{told}");
+    ensure!(told.contains("vrrp edge: interval: 500ms → 8s"), "{told}");
     two.ask(&["reload"])?;
     site.answers("edge-1")?;
 
