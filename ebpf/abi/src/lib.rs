@@ -20,9 +20,9 @@ pub use addr::Addr16;
 pub use hash::ABI_HASH;
 pub use maps::{
     AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
-    FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
-    NeighborEvent, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service,
-    ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
+    FragmentKey, FragmentState, GroupLink, HearKey, KnownService, LinkKey, ListEntry, NatFlow, NatReply,
+    NatSource, NeighborEvent, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
+    Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
 };
 pub use reason::{Note, REASON_COUNT, Reason, Verdict};
 pub use spec::{MAPS, MapSpec};

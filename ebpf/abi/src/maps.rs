@@ -5,7 +5,7 @@ mod words;
 use core::mem::{offset_of, size_of};
 
 pub use self::words::{
-    action, advert, backend, capture, filter, flow, fragment, known, lease, limit, list, nat, next_hop,
+    action, advert, backend, capture, filter, flow, fragment, known, lease, limit, link, list, nat, next_hop,
     returns, service, settings, stage, steer, take,
 };
 use crate::{
@@ -444,6 +444,35 @@ shared! {
         addr: Addr16,
         /// The interface, without VLAN tags.
         ifindex: u32,
+    }
+
+    /// A link address that a group of virtual routers has. Key of `LINKED`.
+    LinkKey(12) {
+        /// It, as it lies in a frame.
+        mac: [u16; 3],
+        /// Reserved, 0.
+        reserved: u16,
+        /// The interface, without VLAN tags.
+        ifindex: u32,
+    }
+
+    /// What is known of it. Value of `LINKS`, whose index is the value of `LINKED`.
+    GroupLink(92) {
+        /// The interface.
+        ifindex: u32,
+        /// Bits of [`link`].
+        flags: u32,
+        /// The link address, as it lies in a frame.
+        mac: [u16; 3],
+        /// The interface's own: what the stack wants to see in frames to it.
+        own: [u16; 3],
+        /// Shares that clients are dealt to; 1: one box serves all of them.
+        shares: u32,
+        /// Of a group with several shares, the index into `LEASES` of the word that says until when another box counts as master of
+        /// one; else 0.
+        others: u32,
+        /// Of each share, the index into `LEASES`.
+        slots: [u32; link::SHARES],
     }
 
     /// What stands before an advert's frame in `ADVERTS`.

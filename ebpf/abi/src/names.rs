@@ -34,8 +34,14 @@ pub const FRAGMENT_PROGRAM: &str = "weir_fragment";
 pub const NAT_ICMP_PROGRAM: &str = "weir_nat_icmp";
 /// The XDP program behind it that hands adverts of virtual routers to control.
 pub const ADVERT_PROGRAM: &str = "weir_advert";
+/// The XDP program behind it for frames to link addresses of virtual routers.
+pub const GROUP_PROGRAM: &str = "weir_group";
+/// The XDP program behind it for connections of a group that several boxes share.
+pub const KEEP_PROGRAM: &str = "weir_keep";
+/// The XDP program behind these two: the short way.
+pub const SHORT_PROGRAM: &str = "weir_short";
 /// The programs behind [`XDP_PROGRAM`], with their [`stage`](crate::maps::stage)s.
-pub const STAGE_PROGRAMS: [(u32, &str); 16] = [
+pub const STAGE_PROGRAMS: [(u32, &str); 19] = [
     (crate::maps::stage::EDGE, EDGE_PROGRAM),
     (crate::maps::stage::FULL_NAT, FULL_NAT_PROGRAM),
     (crate::maps::stage::COOKIE, COOKIE_PROGRAM),
@@ -52,6 +58,9 @@ pub const STAGE_PROGRAMS: [(u32, &str); 16] = [
     (crate::maps::stage::NAT_SEND, NAT_SEND_PROGRAM),
     (crate::maps::stage::NAT_RETURN, NAT_RETURN_PROGRAM),
     (crate::maps::stage::ADVERT, ADVERT_PROGRAM),
+    (crate::maps::stage::GROUP, GROUP_PROGRAM),
+    (crate::maps::stage::KEEP, KEEP_PROGRAM),
+    (crate::maps::stage::SHORT, SHORT_PROGRAM),
 ];
 /// The XDP program behind all of them that hands out what is captured.
 pub const CAPTURE_PROGRAM: &str = "weir_capture";
@@ -66,6 +75,13 @@ pub const STEER_FLOOR: (u32, u32) = (5, 17);
 
 /// The tc program, attached to the ingress of every interface of `node.interfaces` while something needs it.
 pub const TAKE_PROGRAM: &str = "weir_take";
+
+/// The tc program, attached to the egress of every interface of `node.interfaces` while virtual routers have link addresses of
+/// their own.
+pub const LEAVE_PROGRAM: &str = "weir_leave";
+
+/// The tc program, attached to the ingress of every interface of `node.interfaces` likewise.
+pub const ARRIVE_PROGRAM: &str = "weir_arrive";
 
 /// HASH [`ServiceKey`](crate::ServiceKey) → [`Service`](crate::Service).
 pub const SERVICES: &str = "SERVICES";
@@ -147,15 +163,20 @@ pub const KNOWN_SERVICES: &str = "KNOWN_SERVICES";
 /// ARRAY (mmapable) of `u64`: until when a group of virtual routers is answered for, in nanoseconds of CLOCK_MONOTONIC; 0: it
 /// is not. Index 0 is [`LAG`](crate::maps::lease::LAG).
 pub const LEASES: &str = "LEASES";
-/// HASH [`Addr16`](crate::Addr16) → `u32` index into [`LEASES`]: the addresses of virtual routers.
+/// HASH [`Addr16`](crate::Addr16) → `u32` index into [`LEASES`], and into [`LINKS`] above
+/// [`SLOT_BITS`](crate::maps::lease::SLOT_BITS): the addresses of virtual routers.
 pub const LEASED: &str = "LEASED";
+/// ARRAY index → [`GroupLink`](crate::GroupLink): link addresses of virtual routers that are not their interface's.
+pub const LINKS: &str = "LINKS";
+/// HASH [`LinkKey`](crate::LinkKey) → `u32` index into [`LINKS`].
+pub const LINKED: &str = "LINKED";
 /// HASH [`HearKey`](crate::HearKey) → `u32`, 1: where adverts that are handed to control arrive.
 pub const HEARS: &str = "HEARS";
 /// RINGBUF of [`AdvertRecord`](crate::AdvertRecord)s, each with the bytes of its frame behind it.
 pub const ADVERTS: &str = "ADVERTS";
 
 /// Every map that is pinned, in the order in which they are created.
-pub const PINNED: [&str; 34] = [
+pub const PINNED: [&str; 36] = [
     SERVICES,
     BACKENDS,
     RINGS,
@@ -188,6 +209,8 @@ pub const PINNED: [&str; 34] = [
     TAKEN,
     LEASES,
     LEASED,
+    LINKS,
+    LINKED,
     HEARS,
     ADVERTS,
 ];

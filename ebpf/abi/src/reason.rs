@@ -171,6 +171,8 @@ reasons! {
     NotMaster = 42, "not-master", Drop;
     /// An advert of a virtual router, handed to control.
     Advert = 43, "advert", Drop;
+    /// Several boxes get it, and another one serves it: it is of another share, or of a connection that another box has.
+    OtherShare = 44, "other-share", Drop;
 }
 
 macro_rules! notes {

@@ -5,11 +5,11 @@ use core::mem::size_of;
 
 use crate::{
     Addr16, AdvertRecord, Backend, CaptureFilter, CaptureRecord, ClientKey, ClientState, FlowKey, FlowState,
-    FragmentKey, FragmentState, HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource,
-    NeighborEvent, NextHop, Prefix, QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip,
-    Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
+    FragmentKey, FragmentState, GroupLink, HearKey, KnownService, LinkKey, ListEntry, NatFlow, NatReply,
+    NatSource, NeighborEvent, NextHop, Prefix, QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget,
+    ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
     hash::fnv,
-    maps::{advert, capture, filter, known, lease, limit, stage},
+    maps::{advert, capture, filter, known, lease, limit, link, stage},
     names,
 };
 
@@ -165,7 +165,7 @@ pub const PARKED_RECORD_AT: usize = 16;
 pub const PARKED_NAT_AT: usize = 32;
 
 /// Every map of the programs, in the order in which they are created.
-pub const MAPS: [MapSpec; 39] = [
+pub const MAPS: [MapSpec; 41] = [
     MapSpec::new::<ServiceKey, Service>(names::SERVICES, kind::HASH, capacity::SERVICES),
     MapSpec::new::<u32, Backend>(names::BACKENDS, kind::ARRAY, capacity::BACKENDS),
     MapSpec::new::<u32, Slot>(names::RINGS, kind::ARRAY, capacity::RINGS).flags(flag::MMAPABLE),
@@ -206,6 +206,8 @@ pub const MAPS: [MapSpec; 39] = [
         .flags(flag::MMAPABLE)
         .fixed(),
     MapSpec::new::<Addr16, u32>(names::LEASED, kind::HASH, capacity::LEASED).fixed(),
+    MapSpec::new::<u32, GroupLink>(names::LINKS, kind::ARRAY, link::COUNT).fixed(),
+    MapSpec::new::<LinkKey, u32>(names::LINKED, kind::HASH, link::COUNT).fixed(),
     MapSpec::new::<HearKey, u32>(names::HEARS, kind::HASH, capacity::HEARS).fixed(),
     MapSpec::new::<(), ()>(names::ADVERTS, kind::RINGBUF, capacity::ADVERTS).fixed(),
     MapSpec::new::<(), ()>(names::EVENTS, kind::RINGBUF, capacity::EVENTS),

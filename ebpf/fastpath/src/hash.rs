@@ -8,7 +8,7 @@
 //! SipHash-1-3 makes the words of the key out of the one that is configured, and a backend's order of slots
 //! ([`crate::maglev`]). Never reads a table: [`crate::pipeline`] asks for the slot.
 
-use weir_abi::FlowKey;
+use weir_abi::{Addr16, FlowKey};
 
 /// One SipRound (Aumasson and Bernstein, section 2.4).
 #[inline(always)]
@@ -97,7 +97,27 @@ pub const fn flow_hash(key: &FlowHashKey, flow: &FlowKey) -> u64 {
         sum = sum.wrapping_add(product(d0, d1, (k4, k5)));
         sum = sum.wrapping_add(product(d2, d3, (k6, k7)));
     }
-    // Every bit of the sum reaches the high half, which chooses the slot, and the low one.
+    mix(sum)
+}
+
+/// The share of `shares` that a client falls on, as boxes with the same key deal clients among themselves. Independent of
+/// [`flow_hash`]: every share has flows of all slots of a ring, also where that is by the source address alone. 0 for no
+/// shares.
+#[inline(always)]
+pub const fn share_of(key: &FlowHashKey, client: &Addr16, shares: u32) -> u32 {
+    let &[k0, k1, k2, k3, k4, ..] = key;
+    let [a, b, c, d] = client.words;
+    let sum = if client.is_v4() {
+        product(client.v4_word(), 1_u32.to_le(), (k4, k2))
+    } else {
+        product(a, b, (k3, k2)).wrapping_add(product(c, d, (k1, k0)))
+    };
+    slot_of(mix(sum), shares)
+}
+
+/// Every bit of a sum reaches the high half, which chooses, and the low one.
+#[inline(always)]
+const fn mix(sum: u64) -> u64 {
     let mixed = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ mixed >> 32
 }

@@ -13,10 +13,10 @@ use std::{
 };
 
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
-    NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey, REASON_COUNT, Reason,
-    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
-    Traffic, Vlan,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, GroupLink,
+    ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey, REASON_COUNT,
+    Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings,
+    Slot, Traffic, Vlan,
     maps::{filter, limit},
 };
 
@@ -24,7 +24,7 @@ use crate::{
     filter::{bit, place},
     parse::Packet,
     pipeline::{Nat, Parked},
-    tables::{Beginning, Checked, Direction, Route, RouteQuery, Tables},
+    tables::{Beginning, Checked, Direction, Route, RouteQuery, Socket, Tables},
 };
 
 /// What was read, where the kernel has no counter for it.
@@ -92,6 +92,12 @@ pub struct MemoryTables {
     pub now: u32,
     /// `LEASED`
     pub leased: HashMap<Addr16, u32>,
+    /// `LINKED` of the interface that frames come in by.
+    pub linked: HashMap<[u16; 3], u32>,
+    /// `LINKS`, by index.
+    pub links: HashMap<u32, GroupLink>,
+    /// What sockets there are.
+    pub sockets: Box<dyn FnMut(&Packet) -> Socket + Send>,
     /// `LEASES`, by slot.
     pub leases: HashMap<u32, u64>,
     /// The exact clock: nanoseconds.
@@ -158,6 +164,9 @@ impl Default for MemoryTables {
             limits: [RecordLimit::default(); limit::COUNT as usize],
             now: 0,
             leased: HashMap::new(),
+            linked: HashMap::new(),
+            links: HashMap::new(),
+            sockets: Box::new(|_| Socket::None),
             leases: HashMap::new(),
             clock: 0,
             coarse_behind: 0,
@@ -393,6 +402,18 @@ impl Tables for MemoryTables {
 
     fn lease_until(&mut self, slot: u32) -> u64 {
         self.leases.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn linked(&mut self, mac: &[u16; 3]) -> u32 {
+        self.linked.get(mac).copied().unwrap_or(0)
+    }
+
+    fn group_link(&mut self, index: u32) -> Option<Copied<GroupLink>> {
+        self.links.get(&index).copied().map(Copied)
+    }
+
+    fn socket(&mut self, packet: &Packet) -> Socket {
+        (self.sockets)(packet)
     }
 
     fn clock(&mut self) -> u64 {

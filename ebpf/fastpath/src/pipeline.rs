@@ -40,6 +40,9 @@
 //! | [`cookie`] | answers and checks TCP to the relay in a flood of SYNs |
 //! | [`answer`] | RST and ICMP errors instead of the packet |
 //! | [`lease::advert`] | adverts of virtual routers, handed to control |
+//! | [`group`](group::group) | frames to a link address of virtual routers, and who answers where their addresses are |
+//! | [`group::keep`] | TCP that may belong to another of the boxes which share a group |
+//! | [`short`] | the short way again, behind those two |
 //!
 //! Where there are virtual routers, [`lease::gate`] comes before all of it.
 //!
@@ -59,6 +62,7 @@ mod flow;
 pub mod forward;
 pub mod fragments;
 pub mod full_nat;
+pub mod group;
 pub mod icmp;
 pub mod lease;
 mod mss;
@@ -146,9 +150,9 @@ pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &mut T) -> Outcome {
         Some(step) => step,
         None => short(frame, tables),
     };
-    // No more than the longest chain of stages: edge, forward, admit, full_nat, nat_new, nat_take, and for the slower of two CPUs
+    // No more than the longest chain of stages: group, keep, short, edge, forward, admit, full_nat, nat_new, nat_take, and for the slower of two CPUs
     // full_nat and nat_new again, nat_send, answer.
-    for _ in 0..10 {
+    for _ in 0..13 {
         step = match step {
             Step::Done(outcome) => return outcome,
             Step::Stage(stage::EDGE) => edge::edge(frame, tables),
@@ -166,6 +170,9 @@ pub fn handle<F: Frame, T: Tables>(frame: &mut F, tables: &mut T) -> Outcome {
             Step::Stage(stage::ICMP) => icmp::icmp(frame, tables),
             Step::Stage(stage::FRAGMENT) => fragments::fragment(frame, tables),
             Step::Stage(stage::ADVERT) => lease::advert(tables),
+            Step::Stage(stage::GROUP) => group::group(frame, tables),
+            Step::Stage(stage::KEEP) => group::keep(frame, tables),
+            Step::Stage(stage::SHORT) => short(frame, tables),
             Step::Stage(_) => break,
         };
     }

@@ -6,8 +6,8 @@
 use core::ops::Deref;
 
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
-    NatFlow, NatReply, NatSource, NextHop, Note, Prefix, QuicKey, Reason, RecordLimit, ReturnKey,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, GroupLink,
+    ListEntry, NatFlow, NatReply, NatSource, NextHop, Note, Prefix, QuicKey, Reason, RecordLimit, ReturnKey,
     ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan,
 };
 
@@ -89,6 +89,18 @@ pub enum Checked {
     Valid = 1,
     /// A socket listens, and the ACK means nothing to it.
     Invalid = 2,
+}
+
+/// What socket the stack would give a TCP packet to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Socket {
+    /// None.
+    None = 0,
+    /// One that listens.
+    Listening = 1,
+    /// That of its connection, which may have begun a moment ago, or ended.
+    Connected = 2,
 }
 
 /// What the tables hold of a connection that begins, each to be changed in place.
@@ -181,10 +193,17 @@ pub trait Tables {
     /// `SERVICE_LIMITS`.
     fn service_limits(&mut self, service: u32) -> Option<Self::Held<ServiceLimits>>;
 
-    /// `LEASED`: the slot of the group of virtual routers that have the address; 0: none.
+    /// `LEASED`: the slot of the group of virtual routers that have the address, and above
+    /// [`SLOT_BITS`](weir_abi::maps::lease::SLOT_BITS) the index of their link address; 0: none.
     fn lease(&mut self, addr: &Addr16) -> u32;
     /// `LEASES`: when the lease of a slot ends, in nanoseconds of CLOCK_MONOTONIC; 0: there is none.
     fn lease_until(&mut self, slot: u32) -> u64;
+    /// `LINKED`: the index of this link address, on the interface that the frame came in by; 0: it is no virtual router's.
+    fn linked(&mut self, mac: &[u16; 3]) -> u32;
+    /// `LINKS`.
+    fn group_link(&mut self, index: u32) -> Option<Self::Held<GroupLink>>;
+    /// What socket of this box a TCP packet is for.
+    fn socket(&mut self, packet: &Packet) -> Socket;
     /// CLOCK_MONOTONIC in nanoseconds.
     fn clock(&mut self) -> u64;
     /// The same by a clock that is cheap, and behind by as much as [`weir_abi::maps::lease::LAG`] says at most.

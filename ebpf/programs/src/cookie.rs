@@ -1,7 +1,7 @@
-//! The kernel's SYN cookies: which socket a packet is for, and what that socket says of it.
+//! Which socket a packet is for, and the kernel's SYN cookies: what that socket says of it.
 //!
 //! Owns the socket look-up and the helpers around it, which XDP alone has. What becomes of the packet is
-//! `weir_fastpath::pipeline::cookie`'s.
+//! the matter of `weir_fastpath::pipeline`, `cookie` and `group`.
 //!
 //! The helpers want headers in memory of known size: they are copied to the stack.
 
@@ -16,7 +16,11 @@ use aya_ebpf::{
     },
     programs::XdpContext,
 };
-use weir_fastpath::{parse::Packet, tables::Checked, window::opaque};
+use weir_fastpath::{
+    parse::Packet,
+    tables::{Checked, Socket},
+    window::opaque,
+};
 
 /// Bytes of an IPv4 header without options.
 const IPV4_HEADER: u32 = 20;
@@ -95,6 +99,24 @@ pub(crate) fn check(ctx: &XdpContext, packet: &Packet) -> Checked {
     // SAFETY: held since the look-up, used no more.
     unsafe { bpf_sk_release(socket.cast()) };
     checked
+}
+
+/// What socket the stack would give a packet to.
+#[inline(always)]
+pub(crate) fn socket(ctx: &XdpContext, packet: &Packet) -> Socket {
+    let socket = look_up(ctx, packet);
+    if socket.is_null() {
+        return Socket::None;
+    }
+    // SAFETY: the socket was just looked up and is held.
+    let state = unsafe { state(socket) };
+    // SAFETY: held since the look-up, used no more.
+    unsafe { bpf_sk_release(socket.cast()) };
+    if state == LISTEN {
+        Socket::Listening
+    } else {
+        Socket::Connected
+    }
 }
 
 /// # Safety

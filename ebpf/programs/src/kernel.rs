@@ -6,6 +6,7 @@
 //! for another key while a program still reads it: the copy makes that a matter of nanoseconds, and the order in which
 //! userspace writes (backends, ring, service) makes either value a good one.
 
+mod groups;
 mod keys;
 
 use core::mem::{size_of, zeroed};
@@ -25,10 +26,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, HearKey,
-    KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix, QuicKey,
-    Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings,
-    Slot, Traffic, Vlan,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, GroupLink,
+    HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, Note, Prefix,
+    QuicKey, Reason, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits,
+    Settings, Slot, Traffic, Vlan,
     maps::{filter, known, limit},
     spec::{PARKED_NAT_AT, PARKED_RECORD_AT, PARKED_WORDS},
 };
@@ -37,13 +38,14 @@ use weir_fastpath::{
     parse::Packet,
     pipeline::{Nat, Parked},
     rewrite::Link,
-    tables::{Beginning, Checked, within},
+    tables::{Beginning, Checked, Socket, within},
 };
 
+pub(crate) use self::groups::{leased, linked};
 use self::keys::{Words, key_in, same};
 use crate::maps::{
-    BACKEND_TRAFFIC, BACKENDS, CLIENTS, EVENTS, FILTER, FLOWS, FRAGMENTS, HEARS, KNOWN_SERVICES, LEASED,
-    LEASES, LISTS, NAT_CURSORS, NAT_FLOWS, NAT_REPLIES, NAT_SOURCES, NEIGHBORS, NEXT_HOPS, PARKED, QUIC_IDS,
+    BACKEND_TRAFFIC, BACKENDS, CLIENTS, EVENTS, FILTER, FLOWS, FRAGMENTS, HEARS, KNOWN_SERVICES, LEASES,
+    LINKS, LISTS, NAT_CURSORS, NAT_FLOWS, NAT_REPLIES, NAT_SOURCES, NEIGHBORS, NEXT_HOPS, PARKED, QUIC_IDS,
     REASONS, RECORD_LIMIT, RETURN_FLOWS, RETURNS, RINGS, ROUTES, SERVICE_LIMITS, SERVICE_TRAFFIC, SERVICES,
     SETTINGS, VLANS,
 };
@@ -360,8 +362,7 @@ impl Tables for Kernel<'_> {
 
     #[inline(always)]
     fn lease(&mut self, addr: &Addr16) -> u32 {
-        // SAFETY: copied at once, see the module.
-        unsafe { LEASED.get(key_in(&addr.words())) }.copied().unwrap_or(0)
+        leased(addr)
     }
 
     #[inline(always)]
@@ -370,6 +371,23 @@ impl Tables for Kernel<'_> {
         LEASES
             .get_ptr(slot)
             .map_or(0, |word| unsafe { word.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn linked(&mut self, mac: &[u16; 3]) -> u32 {
+        linked(*mac, self.ctx.ingress_ifindex() as u32)
+    }
+
+    #[inline(always)]
+    fn group_link(&mut self, index: u32) -> Option<&'static GroupLink> {
+        let link = LINKS.get_ptr(index)?;
+        // SAFETY: as in `settings`. The slots of an entry do not move while programs are attached that know its group.
+        Some(unsafe { &*link })
+    }
+
+    #[inline(always)]
+    fn socket(&mut self, packet: &Packet) -> Socket {
+        cookie::socket(self.ctx, packet)
     }
 
     #[inline(always)]

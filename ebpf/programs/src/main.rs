@@ -1,4 +1,5 @@
-//! The eBPF programs: `weir_xdp` at the driver, `weir_steer` at socket lookup, `weir_take` at tc ingress.
+//! The eBPF programs: `weir_xdp` at the driver, `weir_steer` at socket lookup, `weir_take` and `weir_arrive` at
+//! tc ingress, `weir_leave` at tc egress.
 //!
 //! Owns the entry points and the one place where an outcome becomes a verdict. Decides nothing about a packet: that is
 //! `weir-fastpath`, over the maps that [`maps`] declares and [`kernel`] reads. Maps are filled, sized, pinned and read by
@@ -22,6 +23,7 @@ mod capture;
 mod cookie;
 mod frame;
 mod kernel;
+mod link;
 mod maps;
 mod steer;
 mod take;
@@ -46,6 +48,7 @@ use weir_fastpath::{
         forward::{forward, route},
         fragments::fragment,
         full_nat::{full_nat, nat_icmp, nat_new, nat_return, nat_send, nat_take},
+        group::{group, keep},
         icmp::icmp,
         internal,
         lease::{advert, gate},
@@ -192,6 +195,28 @@ pub fn weir_advert(ctx: XdpContext) -> u32 {
     finish(&ctx, step)
 }
 
+/// Takes frames to link addresses of virtual routers.
+#[xdp(frags)]
+pub fn weir_group(ctx: XdpContext) -> u32 {
+    let step = group(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// Tells whether TCP is of a connection that this box has.
+#[xdp(frags)]
+pub fn weir_keep(ctx: XdpContext) -> u32 {
+    let step = keep(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
+/// The short way, for what comes from these two.
+#[xdp(frags)]
+#[inline(always)]
+pub fn weir_short(ctx: XdpContext) -> u32 {
+    let step = short(&mut XdpFrame::new(&ctx), &mut Kernel::new(&ctx));
+    finish(&ctx, step)
+}
+
 /// Counts connections against the limits of their services.
 #[xdp(frags)]
 pub fn weir_admit(ctx: XdpContext) -> u32 {
@@ -229,6 +254,21 @@ pub fn weir_take(ctx: TcContext) -> i32 {
     }
 }
 
+/// Has what leaves in the name of virtual routers bear their link address.
+#[classifier]
+pub fn weir_leave(ctx: TcContext) -> i32 {
+    link::leave(&ctx);
+    // Other programs of the interface, if there are any, have their turn.
+    TC_ACT_UNSPEC
+}
+
+/// Has the stack take what is to their link address.
+#[classifier]
+pub fn weir_arrive(ctx: TcContext) -> i32 {
+    link::arrive(&ctx);
+    TC_ACT_UNSPEC
+}
+
 /// Ends a program, or goes on with another.
 #[inline(always)]
 fn finish(ctx: &XdpContext, step: Step) -> u32 {
@@ -264,6 +304,9 @@ fn go_on(ctx: &XdpContext, stage: u32) {
         stage::NAT_ICMP => jump::<{ stage::NAT_ICMP }>(ctx),
         stage::ADMIT => jump::<{ stage::ADMIT }>(ctx),
         stage::ADVERT => jump::<{ stage::ADVERT }>(ctx),
+        stage::GROUP => jump::<{ stage::GROUP }>(ctx),
+        stage::KEEP => jump::<{ stage::KEEP }>(ctx),
+        stage::SHORT => jump::<{ stage::SHORT }>(ctx),
         // `CAPTURE` is called by the one who captures.
         _ => {}
     }

@@ -10,10 +10,10 @@ use aya_ebpf::{
 };
 use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    HearKey, KnownService, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey,
-    REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits,
-    Settings, Slot, SteerKey, Taken, Traffic, Vlan,
-    maps::{filter, known, lease, limit, stage},
+    GroupLink, HearKey, KnownService, LinkKey, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent,
+    NextHop, QuicKey, REASON_COUNT, RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey,
+    ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic, Vlan,
+    maps::{filter, known, lease, limit, link, stage},
     spec::{PARKED_WORDS, SCRATCH_BYTES, capacity, flag},
 };
 
@@ -126,6 +126,12 @@ pub(crate) static LEASES: Array<u64> = Array::with_max_entries(lease::SLOTS, fla
 
 #[map]
 pub(crate) static LEASED: HashMap<Addr16, u32> = HashMap::with_max_entries(capacity::LEASED, 0);
+
+#[map]
+pub(crate) static LINKS: Array<GroupLink> = Array::with_max_entries(link::COUNT, 0);
+
+#[map]
+pub(crate) static LINKED: HashMap<LinkKey, u32> = HashMap::with_max_entries(link::COUNT, 0);
 
 #[map]
 pub(crate) static HEARS: HashMap<HearKey, u32> = HashMap::with_max_entries(capacity::HEARS, 0);

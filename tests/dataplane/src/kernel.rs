@@ -285,11 +285,10 @@ fn load(loader: &mut EbpfLoader<'_>) -> Result<Ebpf> {
         let steer: &mut SkLookup = ebpf.program_mut(name).context(name)?.try_into()?;
         steer.load().context(name)?;
     }
-    let take: &mut SchedClassifier = ebpf
-        .program_mut(names::TAKE_PROGRAM)
-        .context(names::TAKE_PROGRAM)?
-        .try_into()?;
-    take.load().context(names::TAKE_PROGRAM)?;
+    for name in [names::TAKE_PROGRAM, names::LEAVE_PROGRAM, names::ARRIVE_PROGRAM] {
+        let tc: &mut SchedClassifier = ebpf.program_mut(name).context(name)?.try_into()?;
+        tc.load().context(name)?;
+    }
     Ok(ebpf)
 }
 

@@ -26,6 +26,8 @@ fn all_programs_load() -> Result<()> {
         names::STEER_PROGRAM,
         names::STEER_ANY_PROGRAM,
         names::TAKE_PROGRAM,
+        names::LEAVE_PROGRAM,
+        names::ARRIVE_PROGRAM,
     ];
     let expected = [&others, &stages[..]].concat();
     ensure!(names.len() == expected.len(), "programs: {names:?}");

@@ -3,7 +3,7 @@
 mod vrrp;
 
 pub use vrrp::{
-    VRRP, VRRP_ANNOUNCE, VRRP_AUTHENTICATION, VRRP_DEMOTION, VRRP_KEY, VRRP_PREEMPT, VRRP_ROUTER,
+    VRRP, VRRP_ANNOUNCE, VRRP_AUTHENTICATION, VRRP_DEMOTION, VRRP_KEY, VRRP_PREEMPT, VRRP_ROUTER, VRRP_SHARE,
     VRRP_VERSION2,
 };
 
@@ -485,7 +485,7 @@ pub static RESPOND: Section = Section {
 };
 
 /// Every section.
-pub static ALL: [&Section; 46] = [
+pub static ALL: [&Section; 47] = [
     &DOCUMENT,
     &NODE,
     &TUNNEL,
@@ -498,6 +498,7 @@ pub static ALL: [&Section; 46] = [
     &SYNC_KEY,
     &VRRP,
     &VRRP_ROUTER,
+    &VRRP_SHARE,
     &VRRP_VERSION2,
     &VRRP_PREEMPT,
     &VRRP_ANNOUNCE,

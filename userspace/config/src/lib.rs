@@ -399,9 +399,9 @@ fn resolve(text: &str, tunables: &Tunables, facts: &Facts, bodies: &Bodies, tls:
         .collect();
     let plan = services.map(|services| Plan {
         vrrp: { vrrp.groups.into_iter() }
-            .map(|group| {
+            .flat_map(|group| {
                 let reached = reached(&group, &services);
-                Arc::new(group.resolve(reached))
+                group.resolve(reached).into_iter().map(Arc::new)
             })
             .collect(),
         node: node.node,

@@ -4,12 +4,13 @@
 //! What ties them to services, interfaces and each other is `cross/vrrp.rs`.
 
 pub(crate) mod routers;
+mod shares;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use weir_core::{
     ids::{GroupName, Interface, PoolName, ServiceName},
-    plan::{DemoteOn, DemoteWhat, VirtualRouter, VrrpAuthentication, VrrpGroup},
+    plan::{DemoteOn, DemoteWhat, GroupMac, VirtualRouter, VrrpAuthentication, VrrpGroup},
     vrrp::{
         Centis,
         auth::Mode,
@@ -18,6 +19,7 @@ use weir_core::{
     },
 };
 
+use self::shares::AskedShare;
 use crate::{
     keys,
     node::read_path,
@@ -56,6 +58,10 @@ pub(crate) struct AskedGroup {
     /// What speaks against the box, and where it stands. None: the group's services, each by 1.
     pub(crate) demote_on: Option<Vec<(DemoteOn, usize)>>,
     pub(crate) key_files: Vec<KeyFile>,
+    /// The link address that goes with its addresses.
+    pub(crate) mac: GroupMac,
+    /// Its shares, in order of their numbers. Empty: it has none.
+    pub(crate) shares: Vec<AskedShare>,
     priority: u8,
     interval: Centis,
     preempt: Preempt,
@@ -95,8 +101,8 @@ pub(crate) struct AskedGroups {
 }
 
 impl AskedGroup {
-    /// The group, if nothing is wrong with it. `services` are those that it has the addresses of.
-    pub(crate) fn resolve(self, services: Vec<ServiceName>) -> VrrpGroup {
+    /// The group, or one for each share, if nothing is wrong with it. `services` are those that it has the addresses of.
+    pub(crate) fn resolve(self, services: Vec<ServiceName>) -> Vec<VrrpGroup> {
         let by_itself = |name| DemoteOn {
             what: DemoteWhat::Service(name),
             by: 1,
@@ -105,7 +111,7 @@ impl AskedGroup {
             Some(asked) => asked.into_iter().map(|(on, _)| on).collect(),
             None => services.into_iter().map(by_itself).collect(),
         };
-        VrrpGroup {
+        let whole = VrrpGroup {
             name: self.name,
             routers: self.routers.into_iter().map(|asked| asked.router).collect(),
             priority: self.priority,
@@ -115,6 +121,12 @@ impl AskedGroup {
             announce: self.announce,
             authentication: self.authentication,
             demote_on,
+            mac: self.mac,
+            share: None,
+        };
+        match self.shares.as_slice() {
+            [] => vec![whole],
+            shares => shares::deal(&whole, shares),
         }
     }
 }
@@ -157,6 +169,11 @@ fn read_group(cx: &mut Cx, name: &str, value: &Value<'_>) -> Option<(AskedGroup,
     let announce = table.get("announce").and_then(|value| read_announce(cx, &value));
     let interval_read = table.get("interval").is_none() || interval.is_some();
     let interval = interval.unwrap_or(const { centis(INTERVAL) });
+    let mac = shares::read_mac(cx, &table);
+    let has_shares = table.get("shares").is_some() || table.meant("shares");
+    let shares = table
+        .get("shares")
+        .map(|value| shares::read(cx, &value, priority));
     let asked = table.require(
         cx,
         "routers",
@@ -176,11 +193,17 @@ fn read_group(cx: &mut Cx, name: &str, value: &Value<'_>) -> Option<(AskedGroup,
             complete = false;
         }
         for item in items.unwrap_or_default() {
-            match routers::read(cx, &item, interval_read.then_some(interval)) {
+            match routers::read(cx, &item, interval_read.then_some(interval), has_shares) {
                 Some(routers) => all.extend(routers),
                 None => complete = false,
             }
         }
+    }
+    if has_shares {
+        complete &= shares.as_ref().is_some_and(Option::is_some);
+    }
+    if let Some(mac) = mac {
+        shares::check_mac(cx, name, &table, mac, has_shares);
     }
     let mut key_files = Vec::new();
     let authentication = table
@@ -204,6 +227,8 @@ fn read_group(cx: &mut Cx, name: &str, value: &Value<'_>) -> Option<(AskedGroup,
         routers: all,
         demote_on,
         key_files,
+        mac: mac.unwrap_or_default(),
+        shares: shares.flatten().unwrap_or_default(),
         priority: priority.unwrap_or(PRIORITY),
         interval,
         preempt: preempt.unwrap_or(Preempt::Never),

@@ -213,8 +213,8 @@ fn what_the_reference_comments_out_is_good_too() {
         })
         .collect();
     assert_eq!(
-        uncommented, 19,
-        "own_addresses, gateways, allow_file, ban_file, interface, port, ca; and the 12 of vrrp"
+        uncommented, 20,
+        "own_addresses, gateways, allow_file, ban_file, interface, port, ca; and the 13 of vrrp"
     );
     let plan = resolve(&text).unwrap_or_else(|report| panic!("{report}"));
     // The digits as they stand are the bytes in order; words are little-endian.

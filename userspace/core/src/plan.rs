@@ -47,7 +47,7 @@ pub use tls::{
     TlsCertificate, TlsPolicy, TlsVersion, UnknownNames,
 };
 pub use upstream::{Connections, Http2, HttpProtocol, Retries, RetryOn};
-pub use vrrp::{DemoteOn, DemoteWhat, VirtualRouter, VrrpAuthentication, VrrpGroup};
+pub use vrrp::{DemoteOn, DemoteWhat, GroupMac, GroupShare, VirtualRouter, VrrpAuthentication, VrrpGroup};
 
 use crate::ids::{BackendKey, Interface, PoolName, ServiceName};
 

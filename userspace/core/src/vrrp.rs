@@ -61,6 +61,14 @@ impl Vrid {
         };
         [0, 0, 0x5e, 0, block, self.get()]
     }
+
+    /// The same as a group's address of local meaning, `03-00-5E-00-01-VRID` or `03-00-5E-00-02-VRID`: for frames that all of
+    /// several boxes are to get. As carp, weir sets the bit for "group" in the virtual router's address; and the one for "local"
+    /// as well, so that switches which track groups of IP (`01-00-5E`, `33-33`) flood it.
+    pub const fn group_mac(self, family: Family) -> [u8; 6] {
+        let [_, b, c, d, e, f] = self.mac(family);
+        [3, b, c, d, e, f]
+    }
 }
 
 impl fmt::Display for Vrid {

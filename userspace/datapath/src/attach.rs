@@ -1,5 +1,5 @@
 //! Attaching: one XDP link per interface and mode, one sk_lookup link for the network namespace, and one tc link per
-//! interface while something is taken in, all pinned.
+//! interface and direction while something needs it, all pinned.
 //!
 //! A link that is pinned already, by this version or another, gets the new program by an update: packets meet the old or
 //! the new one, never none. Only bpf links are made: a netlink attachment could not be told from another program's, and
@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use weir_abi::names;
 use weir_core::plan::XdpMode;
 
 use crate::{
@@ -21,10 +22,11 @@ use crate::{
     sys::{self, LinkTarget},
 };
 
-/// `BPF_SK_LOOKUP`, `BPF_XDP` and `BPF_TCX_INGRESS` of `enum bpf_attach_type`.
+/// `BPF_SK_LOOKUP`, `BPF_XDP`, `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
 const ATTACH_SK_LOOKUP: u32 = 36;
 const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
+const ATTACH_TCX_EGRESS: u32 = 47;
 /// `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE`.
 const XDP_GENERIC: u32 = 1 << 1;
 const XDP_NATIVE: u32 = 1 << 2;
@@ -94,16 +96,13 @@ pub(crate) struct Programs<'a> {
     pub(crate) steer: BorrowedFd<'a>,
     /// None: it is not to be attached.
     pub(crate) take: Option<BorrowedFd<'a>>,
+    /// At ingress and egress, for link addresses. None: they are not to be attached.
+    pub(crate) links: Option<[BorrowedFd<'a>; 2]>,
 }
 
 /// The pin's name for an interface.
 fn pin_name(mode: Mode, interface: &str) -> String {
     named(&format!("xdp-{}-", mode.as_str()), interface)
-}
-
-/// The name of the tc link's pin for an interface.
-fn take_pin_name(interface: &str) -> String {
-    named("tc-", interface)
 }
 
 /// bpffs takes no dot in a name, interfaces (VLANs) often have one.
@@ -127,7 +126,12 @@ pub(crate) fn attach(
     mode: Mode,
     programs: &Programs<'_>,
 ) -> Result<(Links, Vec<Attached>), OpenError> {
-    let &Programs { xdp, steer, take } = programs;
+    let &Programs {
+        xdp,
+        steer,
+        take,
+        links: link_addresses,
+    } = programs;
     // All names first: a typing error must not leave half the interfaces attached.
     let mut indices = Vec::with_capacity(interfaces.len());
     for name in interfaces {
@@ -210,29 +214,33 @@ pub(crate) fn attach(
     };
     done.push(Attached { interface: None, how });
 
-    for (name, index) in indices {
-        let Some(take) = take else { break };
-        let pin = take_pin_name(name);
-        let link = match take_over(&places, &pin, index, take)? {
-            Some(link) => link,
-            None => {
-                let link = sys::link_create(take, LinkTarget::Interface(index), ATTACH_TCX_INGRESS, 0)
-                    .map_err(|cause| OpenError::Take {
-                        name: name.clone(),
-                        mend: match cause.raw_os_error() {
-                            Some(libc::EINVAL) => "; it takes Linux 6.6 or newer (TCX links)",
-                            Some(libc::EPERM) => "; weir needs root, or CAP_BPF and CAP_NET_ADMIN",
-                            _ => "",
-                        },
-                        cause,
-                    })?;
-                pin_link(&link, &pins.links().join(&pin))?;
-                tracing::info!(interface = name, "tc program attached");
-                link
-            }
-        };
-        links.held.push(link);
-        wanted.push(pin);
+    let [arrive, leave] = match link_addresses {
+        Some([arrive, leave]) => [Some(arrive), Some(leave)],
+        None => [None, None],
+    };
+    // The kind of the pin's name; the program's is its own.
+    let directions = [
+        ("tc-", names::TAKE_PROGRAM, take, ATTACH_TCX_INGRESS),
+        ("arrive-", names::ARRIVE_PROGRAM, arrive, ATTACH_TCX_INGRESS),
+        ("leave-", names::LEAVE_PROGRAM, leave, ATTACH_TCX_EGRESS),
+    ];
+    for (kind, program, fd, attach_type) in directions {
+        let Some(fd) = fd else { continue };
+        for &(name, index) in &indices {
+            let pin = named(kind, name);
+            let link = match take_over(&places, &pin, index, fd)? {
+                Some(link) => link,
+                None => {
+                    let link = sys::link_create(fd, LinkTarget::Interface(index), attach_type, 0)
+                        .map_err(|cause| refused_tc(program, name, cause))?;
+                    pin_link(&link, &pins.links().join(&pin))?;
+                    tracing::info!(interface = name, program, "tc program attached");
+                    link
+                }
+            };
+            links.held.push(link);
+            wanted.push(pin);
+        }
     }
 
     drop_unwanted(&pins.links(), &wanted)?;
@@ -242,6 +250,20 @@ pub(crate) fn attach(
         tracing::info!(directory = %dir.display(), "pins of another version removed");
     }
     Ok((links, done))
+}
+
+/// The kernel's refusal of a tc link.
+fn refused_tc(program: &'static str, interface: &str, cause: io::Error) -> OpenError {
+    OpenError::Tc {
+        program,
+        name: interface.to_owned(),
+        mend: match cause.raw_os_error() {
+            Some(libc::EINVAL) => "; it takes Linux 6.6 or newer (TCX links)",
+            Some(libc::EPERM) => "; weir needs root, or CAP_BPF and CAP_NET_ADMIN",
+            _ => "",
+        },
+        cause,
+    }
 }
 
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {

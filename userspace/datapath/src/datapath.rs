@@ -53,6 +53,10 @@ pub struct Datapath {
     take: OwnedFd,
     /// Whether `take` is to be attached.
     takes: bool,
+    /// `weir_arrive` and `weir_leave`.
+    link_programs: [OwnedFd; 2],
+    /// Whether they are to be attached.
+    has_link_addresses: bool,
     links: Links,
     limits: Limits,
     /// What the maps hold; None after an operation failed, until they were read again.
@@ -111,6 +115,7 @@ impl Datapath {
             stages,
             steer,
             take,
+            link_programs,
             events,
             hash_key,
         } = loaded;
@@ -140,6 +145,8 @@ impl Datapath {
             steer,
             take,
             takes: steered.took,
+            link_programs,
+            has_link_addresses: false,
             links: Links::default(),
             limits,
             state: None,
@@ -216,6 +223,7 @@ impl Datapath {
                 xdp: self.xdp.as_fd(),
                 steer: self.steer.as_fd(),
                 take: self.takes.then(|| self.take.as_fd()),
+                links: { self.has_link_addresses }.then(|| self.link_programs.each_ref().map(OwnedFd::as_fd)),
             },
         )?;
         self.links = links;
@@ -226,6 +234,12 @@ impl Datapath {
     /// Changes the list of interfaces; [`Self::attach`] makes it so.
     pub fn set_interfaces(&mut self, interfaces: Vec<String>) {
         self.options.interfaces = interfaces;
+    }
+
+    /// Says whether virtual routers have link addresses of their own, which what leaves in their name has to bear. True if
+    /// [`Self::attach`] is due for that.
+    pub fn set_link_addresses(&mut self, any: bool) -> bool {
+        std::mem::replace(&mut self.has_link_addresses, any) != any
     }
 
     /// Changes what may change while the maps live.
@@ -295,10 +309,11 @@ impl Datapath {
                     stages,
                     steer,
                     take,
+                    link_programs,
                     ..
                 } = self;
                 let detached = attach::drop_unwanted(&pins.links(), &[]);
-                drop((links, xdp, stages, steer, take, tables));
+                drop((links, xdp, stages, steer, take, link_programs, tables));
                 let restored = sysctl::restore(&options.state_dir);
                 let dir = &options.state_dir;
                 let unlisted = crate::lists::remove(dir);

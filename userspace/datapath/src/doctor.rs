@@ -13,10 +13,10 @@ mod vrrp;
 pub(crate) use system::release;
 pub use uplinks::Uplink;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::Serialize;
-use weir_core::plan::{Listen, VirtualRouter};
+use weir_core::plan::{Listen, VrrpGroup};
 
 /// How a finding is to be taken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
@@ -117,13 +117,13 @@ pub fn inspect(
     interfaces: &[String],
     transparent: &[Listen],
     uplinks: &[Uplink],
-    routers: &[VirtualRouter],
+    groups: &[Arc<VrrpGroup>],
 ) -> Report {
     let mut findings = system::inspect();
     findings.extend(interface::inspect(interfaces));
     findings.extend(intake::inspect(interfaces, transparent));
     findings.extend(uplinks::inspect(uplinks));
-    findings.extend(vrrp::inspect(routers));
+    findings.extend(vrrp::inspect(groups));
     Report { findings }
 }
 

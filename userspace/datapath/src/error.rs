@@ -130,9 +130,11 @@ pub enum OpenError {
         /// The kernel's reason.
         cause: io::Error,
     },
-    /// The tc program could not be attached.
-    #[error("{program} could not be attached to the ingress of interface {name}: {cause}{mend}", program = weir_abi::names::TAKE_PROGRAM)]
-    Take {
+    /// A tc program could not be attached.
+    #[error("{program} could not be attached to interface {name}: {cause}{mend}")]
+    Tc {
+        /// The program.
+        program: &'static str,
         /// The interface.
         name: String,
         /// The kernel's reason.

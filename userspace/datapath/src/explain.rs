@@ -15,11 +15,11 @@ use std::net::SocketAddr;
 
 use weir_abi::{
     Addr16, Note, Reason, Verdict,
-    maps::{flow, list, service},
+    maps::{flow, lease::SLOT_BITS, list, service},
 };
 pub use weir_core::ids::Protocol;
 use weir_core::ids::{BackendKey, ServiceName};
-use weir_fastpath::{Direction, Outcome, handle};
+use weir_fastpath::{Direction, Outcome, Window, handle, parse::parse};
 
 pub use self::frame::Shape;
 pub(crate) use self::frame::build;
@@ -172,9 +172,27 @@ pub struct Explanation {
 pub(crate) fn explain(maps: &Tables, names: &Names, frame: &mut Vec<u8>) -> Result<Explanation, MapError> {
     let now = sys::monotonic_seconds();
     let settings = maps.settings.get(&0)?.unwrap_or_default();
+    address_to_group(maps, frame)?;
     let mut reader = Reader::new(maps, settings, now, &is_local);
     let outcome = handle(frame, &mut reader);
     Ok(answer(outcome, &reader.finish()?, frame, now, names))
+}
+
+/// Has the frame be to the link address of the virtual router whose address it is to, as a neighbor would send it.
+fn address_to_group(maps: &Tables, frame: &mut [u8]) -> Result<(), MapError> {
+    let Ok(packet) = parse(Window::new(frame)) else {
+        return Ok(());
+    };
+    let held = maps.leased.get(&packet.flow.dst)?.unwrap_or(0);
+    let link = match held >> SLOT_BITS {
+        0 => None,
+        index => maps.links.get(&index)?,
+    };
+    if let (Some(link), Some(to)) = (link, frame.first_chunk_mut::<6>()) {
+        let [[a, b], [c, d], [e, f]] = link.mac.map(u16::to_ne_bytes);
+        *to = [a, b, c, d, e, f];
+    }
+    Ok(())
 }
 
 /// Whether an address is this box's own, as far as interfaces carry it.

@@ -11,9 +11,9 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, RecordLimit, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, SteerKey, Taken, Traffic, Vlan,
-    maps::action, names,
+    GroupLink, HearKey, LinkKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey,
+    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, SteerKey,
+    Taken, Traffic, Vlan, maps::action, names,
 };
 use weir_core::ids::{ListenKey, Protocol, Scope};
 
@@ -61,6 +61,8 @@ pub(crate) struct Tables {
     pub(crate) taken: Table<Prefix, Taken>,
     pub(crate) leases: Table<u32, u64>,
     pub(crate) leased: Table<Addr16, u32>,
+    pub(crate) links: Table<u32, GroupLink>,
+    pub(crate) linked: Table<LinkKey, u32>,
     pub(crate) hears: Table<HearKey, u32>,
     pub(crate) adverts: Opaque,
 }
@@ -159,6 +161,8 @@ impl Tables {
             taken: table!(names::TAKEN),
             leases: table!(names::LEASES),
             leased: table!(names::LEASED),
+            links: table!(names::LINKS),
+            linked: table!(names::LINKED),
             hears: table!(names::HEARS),
             adverts: {
                 let (name, fd) = get(names::ADVERTS)?;
@@ -209,6 +213,8 @@ impl Tables {
             of(&self.taken),
             of(&self.leases),
             of(&self.leased),
+            of(&self.links),
+            of(&self.linked),
             of(&self.hears),
             self.adverts.handle(),
         ]

@@ -9,15 +9,17 @@ mod addresses;
 mod driver;
 pub mod leases;
 mod link;
+mod links;
 mod report;
 mod ring;
 mod watch;
 
 use std::{io, net::IpAddr};
 
+use self::link::mac_of;
 pub use self::{
-    addresses::{Addresses, Held, MARK},
-    driver::{Counted, Counts, Driver, Group, Hands, Seen, Signing, Virtual},
+    addresses::{Accepted, Addresses, Held, HeldMac, MARK, shown},
+    driver::{Counted, Counts, Driver, Elsewhere, Group, Hands, Seen, Signing, Virtual},
     link::Link,
     report::{Report, Reported},
     ring::Ring,

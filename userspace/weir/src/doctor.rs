@@ -26,17 +26,16 @@ pub(crate) fn run(interfaces: Vec<String>, config: Option<&Path>, json: bool) ->
     let mut relay_only = false;
     let mut transparent = Vec::new();
     let mut uplinks = Vec::new();
-    let mut routers = Vec::new();
+    let mut groups = Vec::new();
     if let Some(path) = config {
         let loaded = context::load(path).map_err(|report| anyhow!("{report}"))?;
         interfaces.clone_from(&loaded.plan.node.interfaces);
         transparent.extend(loaded.plan.transparent().copied());
         uplinks = Uplink::of(&loaded.plan);
-        let groups = loaded.plan.vrrp.iter();
-        routers.extend(groups.flat_map(|group| group.routers.iter().cloned()));
+        groups.clone_from(&loaded.plan.vrrp);
         relay_only = loaded.plan.node.xdp == XdpMode::Off;
     }
-    let report = inspect(&interfaces, &transparent, &uplinks, &routers);
+    let report = inspect(&interfaces, &transparent, &uplinks, &groups);
     let worst = report.worst();
     // What only the L4 plane needs is no problem for a relay.
     let can_run = worst < Level::Problem || relay_only;

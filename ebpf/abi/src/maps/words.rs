@@ -130,6 +130,23 @@ pub mod lease {
     /// The same in ticks of the kernel. The coarse clock stands still between two of them; when the host stops the CPU that
     /// keeps it, for five more, then another CPU sets it (Linux 5.18). One and some are for the reading itself.
     pub const LAG_TICKS: u64 = 8;
+    /// Bits of a value of `LEASED` that are the index into `LEASES`. Those above are an index into `LINKS`; 0: the address has
+    /// its interface's own link address.
+    pub const SLOT_BITS: u32 = 16;
+}
+
+/// Link addresses of virtual routers.
+pub mod link {
+    /// Entries of `LINKS`. Index 0 is never used.
+    pub const COUNT: u32 = 1024;
+    /// Shares that a group may be cut into.
+    pub const SHARES: usize = 16;
+    /// Bit of [`GroupLink::flags`](crate::maps::GroupLink): frames of the group are sent from its link address. Never set where
+    /// several boxes share it: a switch would take the address for one box's alone.
+    pub const SOURCE: u32 = 1;
+    /// Bit of a value of `LINKED`: the key is the interface's own link address. XDP changes a group's into it; some drivers have
+    /// judged before that whom a frame is for.
+    pub const OWN: u32 = 1 << 31;
 }
 
 /// Bounds of adverts.
@@ -181,8 +198,14 @@ pub mod stage {
     pub const ADMIT: u32 = 14;
     /// Hands an advert of a virtual router to control. From the beginning of the frame.
     pub const ADVERT: u32 = 15;
+    /// Frames to link addresses of virtual routers, and questions who has one. From the beginning of the frame.
+    pub const GROUP: u32 = 16;
+    /// TCP of a group that several boxes share, which may belong to another box. From the beginning of the frame.
+    pub const KEEP: u32 = 17;
+    /// The short way, behind those two. From the beginning of the frame.
+    pub const SHORT: u32 = 18;
     /// Entries of the map.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 19;
 }
 
 /// The filter of addresses (`FILTER`): one bit for each address that a service or a backend has, so that a packet for

@@ -29,9 +29,8 @@ pub fn edge<F: Frame, T: Tables>(frame: &mut F, tables: &mut T) -> Step {
     let parsed = transport::<true>(frame.window(), &network);
     if solicits
         && let Ok(packet) = &parsed
-        && lease::is_solicited(frame, packet, tables)
+        && let Err(reason) = lease::solicitation(frame, packet, tables)
     {
-        let reason = Reason::NotMaster;
         return done(Outcome { reason, egress: 0 }, tables);
     }
     match parsed {

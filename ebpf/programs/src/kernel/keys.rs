@@ -1,6 +1,6 @@
 //! Keys of hash maps, in the form that costs a look-up least.
 
-use weir_abi::{Addr16, ClientKey, FlowKey, HearKey, ReturnKey, ServiceKey};
+use weir_abi::{Addr16, ClientKey, FlowKey, HearKey, LinkKey, ReturnKey, ServiceKey};
 
 /// Keys as whole 8-byte words. The kernel compares keys 8 bytes at a time: a load that had to gather its bytes from two
 /// stores of a moment ago would wait for them, for longer than the look-up takes.
@@ -36,6 +36,17 @@ impl Words for HearKey {
     #[inline(always)]
     fn words(&self) -> [u64; 3] {
         addr_and(&self.addr, self.ifindex)
+    }
+}
+
+impl Words for LinkKey {
+    type Words = [u64; 2];
+
+    #[inline(always)]
+    fn words(&self) -> [u64; 2] {
+        let [a, b, c] = self.mac;
+        let mac = a as u64 | (b as u64) << 16 | (c as u64) << 32 | (self.reserved as u64) << 48;
+        [mac, self.ifindex as u64]
     }
 }
 

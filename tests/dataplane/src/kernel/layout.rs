@@ -3,9 +3,9 @@
 use aya::Pod;
 use weir_abi::{
     Addr16, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState,
-    HearKey, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey, RecordLimit,
-    ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken,
-    Traffic, Vlan, maps::filter,
+    GroupLink, HearKey, LinkKey, ListEntry, NatFlow, NatReply, NatSource, NeighborEvent, NextHop, QuicKey,
+    RecordLimit, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
+    SteerKey, Taken, Traffic, Vlan, maps::filter,
 };
 
 /// A key or value of `weir-abi`.
@@ -26,7 +26,7 @@ macro_rules! layouts { ($($ty:ty)*) => { $(
 layouts! {
     u32 u64 [u64; filter::VALUE] Addr16 ServiceKey Service Backend Slot FlowKey FlowState ReturnKey ReturnTarget ReturnVip
     Settings RecordLimit Traffic NeighborEvent NextHop Vlan ListEntry NatFlow NatReply NatSource FragmentKey
-    FragmentState HearKey QuicKey ClientKey ClientState ServiceLimits CaptureFilter Taken SteerKey
+    FragmentState GroupLink HearKey LinkKey QuicKey ClientKey ClientState ServiceLimits CaptureFilter Taken SteerKey
 }
 
 // SAFETY: as `Layout` promises.

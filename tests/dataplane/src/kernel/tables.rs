@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key};
 use weir_abi::{
     Addr16, AdvertRecord, Backend, CaptureFilter, ClientKey, ClientState, FlowKey, FlowState, FragmentKey,
-    FragmentState, HearKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix, QuicKey, ReturnKey,
-    ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, SteerKey, Taken, Traffic,
-    Vlan, maps::filter, names,
+    FragmentState, GroupLink, HearKey, LinkKey, ListEntry, NatFlow, NatReply, NatSource, NextHop, Prefix,
+    QuicKey, ReturnKey, ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot,
+    SteerKey, Taken, Traffic, Vlan, maps::filter, names,
 };
 
 use super::{
@@ -100,6 +100,8 @@ impl Kernel {
         set service_limits: SERVICE_LIMITS, u32 => ServiceLimits;
         write leased: LEASED, Addr16 => u32;
         set lease: LEASES, u32 => u64;
+        write linked: LINKED, LinkKey => u32;
+        set group_link: LINKS, u32 => GroupLink;
         write hear: HEARS, HearKey => u32;
     }
 

@@ -3,17 +3,17 @@
 //! Owns what is in its tables. What must hold of a packet is `super`'s.
 
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
-    NatFlow, NatReply, NatSource, Prefix, QuicKey, ReturnKey, ReturnTarget, Service, ServiceKey,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, GroupLink,
+    ListEntry, NatFlow, NatReply, NatSource, Prefix, QuicKey, ReturnKey, ReturnTarget, Service, ServiceKey,
     ServiceLimits, Settings, Slot,
-    maps::{action, backend, list, port_proto, returns, service, settings},
+    maps::{action, backend, lease, link, list, port_proto, returns, service, settings},
 };
 use weir_fastpath::{
     Route,
     memory::MemoryTables,
     parse::{ICMP, ICMPV6, TCP, UDP},
     rewrite::Link,
-    tables::Checked,
+    tables::{Checked, Socket},
 };
 
 /// Slots of each ring by `nat`.
@@ -35,8 +35,37 @@ fn leases(tables: &mut MemoryTables, pressed: bool) {
         tables.leased.insert(addr(address), slot);
         tables.leases.insert(slot, until);
     }
+    link_address(tables);
     tables.heard.extend(["224.0.0.18", "ff02::12"].map(addr));
     tables.room_for_adverts = u32::from(!pressed);
+}
+
+/// The one VIP has a link address that several boxes share: most clients are another's.
+fn link_address(tables: &mut MemoryTables) {
+    let words = |mac: [[u8; 2]; 3]| mac.map(u16::from_ne_bytes);
+    let mut slots = [0; link::SHARES];
+    slots[0] = 1;
+    let held = GroupLink {
+        ifindex: 1,
+        mac: words([[3, 0], [0x5e, 0], [1, 51]]),
+        own: words([[2, 0], [0, 0], [0, 0x77]]),
+        shares: link::SHARES as u32,
+        others: 4,
+        slots,
+        ..GroupLink::default()
+    };
+    tables.linked.insert(held.mac, 1);
+    tables.links.insert(1, held);
+    tables
+        .leased
+        .insert(addr("192.0.2.10"), 1 | 1 << lease::SLOT_BITS);
+    tables.leases.insert(4, u64::MAX);
+    // By the source port, so that packets can have all three.
+    tables.sockets = Box::new(|packet| match u16::from_be(packet.source_port()) % 3 {
+        0 => Socket::None,
+        1 => Socket::Listening,
+        _ => Socket::Connected,
+    });
 }
 
 /// One box: on each of two VIPs a TCP and a UDP service by `nat`, one for the relay, one without a backend; backends of

@@ -14,6 +14,9 @@ use crate::{
 /// Groups that there may be: as many as the kernel's programs keep leases for.
 const GROUPS: usize = 64;
 
+/// Bytes of the name of a group with shares: a name has 64, and theirs say a slash and a number more.
+const SHARED_NAME: usize = 60;
+
 pub(super) fn check(cx: &mut Cx, asked: &Asked<'_, '_>, pools: &PoolsByName<'_>) {
     let groups = &asked.vrrp.groups;
     let Some(first) = groups.first() else {
@@ -28,16 +31,22 @@ pub(super) fn check(cx: &mut Cx, asked: &Asked<'_, '_>, pools: &PoolsByName<'_>)
         );
         return;
     }
-    if let Some(beyond) = groups.get(GROUPS) {
-        cx.mistake(
-            beyond.at,
-            format!(
-                "[vrrp.{}] is one group more than the {GROUPS} there may be",
-                beyond.name
-            ),
-            "have routers that go together be one group",
-        );
+    let mut count = 0;
+    for group in groups {
+        count += group.shares.len().max(1);
+        if count > GROUPS {
+            cx.mistake(
+                group.at,
+                format!(
+                    "[vrrp.{}] makes {count} groups and shares, more than the {GROUPS} there may be",
+                    group.name
+                ),
+                "have routers that go together be one group, or write fewer shares",
+            );
+            break;
+        }
     }
+    check_shares(cx, asked);
     check_routers(cx, groups);
     check_interfaces(cx, asked);
     let owners = check_addresses(cx, groups);
@@ -51,26 +60,62 @@ pub(super) fn check(cx: &mut Cx, asked: &Asked<'_, '_>, pools: &PoolsByName<'_>)
     check_own(cx, asked);
 }
 
+/// Boxes that deal clients among themselves must do it alike.
+fn check_shares(cx: &mut Cx, asked: &Asked<'_, '_>) {
+    let Some(group) = { asked.vrrp.groups.iter() }.find(|group| !group.shares.is_empty()) else {
+        return;
+    };
+    for group in { asked.vrrp.groups.iter() }.filter(|group| !group.shares.is_empty()) {
+        if group.name.as_str().len() > SHARED_NAME {
+            cx.mistake(
+                group.at,
+                format!(
+                    "[vrrp.{}] has shares, which are called after it, and its name has more than {SHARED_NAME} bytes",
+                    group.name
+                ),
+                "give it a shorter one",
+            );
+        }
+    }
+    if asked.node.node.hash_key.is_none() && !asked.node.has_hash_key {
+        cx.mistake(
+            group.at,
+            format!(
+                "[vrrp.{}] has shares, but there is no node.hash_key: without the same one on all boxes, some clients would have two boxes, and others none",
+                group.name
+            ),
+            "draw one with `openssl rand -hex 16`, and write it on all boxes",
+        );
+    }
+}
+
 /// A number names one router on a link, of a family.
 fn check_routers(cx: &mut Cx, groups: &[AskedGroup]) {
     let mut known = BTreeMap::new();
     for group in groups {
         for asked in &group.routers {
             let it = &asked.router;
-            let key = (it.interface.clone(), it.id, it.family());
-            if let Some((other, at)) = known.insert(key, (&group.name, asked.at)) {
-                let line = cx.line(at);
-                cx.mistake(
-                    asked.at,
-                    format!(
-                        "vrrp.{}.routers has number {} on {} over {}, as vrrp.{other} in line {line}",
-                        group.name,
-                        it.id,
-                        plain(&it.interface),
-                        family_name(it.family())
-                    ),
-                    "give one of them another id, or put the addresses of both into one",
-                );
+            let own = [(it.id, asked.at)];
+            let dealt: Vec<_> = { group.shares.iter() }
+                .map(|share| (share.id, share.at))
+                .collect();
+            for &(id, at) in if dealt.is_empty() { &own[..] } else { &dealt } {
+                let key = (it.interface.clone(), id, it.family());
+                if let Some((other, first)) = known.insert(key, (&group.name, at)) {
+                    let line = cx.line(first);
+                    let (name, interface) = (&group.name, plain(&it.interface));
+                    let (kind, family) = (
+                        if dealt.is_empty() { "routers" } else { "shares" },
+                        family_name(it.family()),
+                    );
+                    cx.mistake(
+                        at,
+                        format!(
+                            "vrrp.{name}.{kind} has number {id} on {interface} over {family}, as vrrp.{other} in line {line}"
+                        ),
+                        "give one of them another id, or put the addresses of both into one",
+                    );
+                }
             }
         }
     }

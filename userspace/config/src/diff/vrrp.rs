@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use weir_core::{
-    plan::{DemoteOn, DemoteWhat, VirtualRouter, VrrpAuthentication, VrrpGroup},
+    plan::{DemoteOn, DemoteWhat, GroupMac, VirtualRouter, VrrpAuthentication, VrrpGroup},
     vrrp::{
         accept::V2,
         auth::Mode,
@@ -44,12 +44,28 @@ fn changed(changes: &mut Vec<Change>, old: &VrrpGroup, new: &VrrpGroup) {
         announce,
         authentication,
         demote_on,
+        mac,
+        share,
     } = old;
     let mut keys = Keys {
         changes,
         subject: Subject::Vrrp(name.clone()),
         needs_restart: false,
     };
+    keys.compare("mac", mac, &new.mac, |mac| {
+        match mac {
+            GroupMac::Own => "own",
+            GroupMac::Virtual => "virtual",
+            GroupMac::Multicast => "multicast",
+        }
+        .into()
+    });
+    keys.compare("shares", share, &new.share, |share| {
+        share.as_ref().map_or_else(
+            || "none".into(),
+            |share| format!("{} of {}", share.index + 1, share.count),
+        )
+    });
     keys.compare("routers", routers, &new.routers, |routers| {
         list_or_none(&routers.iter().map(show_router).collect::<Vec<_>>())
     });

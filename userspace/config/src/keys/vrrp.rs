@@ -14,6 +14,8 @@ pub static VRRP: Section = Section {
         "announce",
         "authentication",
         "demote_on",
+        "mac",
+        "shares",
     ],
     later: &[
         ("id", "write it into an element of `routers`"),
@@ -23,7 +25,7 @@ pub static VRRP: Section = Section {
             "state",
             "the boxes find out who is master: the one of the greatest `priority` that nothing speaks against",
         ),
-        ("virtual_mac", "addresses are announced with the interface's own"),
+        ("virtual_mac", "write mac = \"virtual\""),
     ],
 };
 
@@ -39,6 +41,13 @@ pub static VRRP_ROUTER: Section = Section {
         "checksum",
         "version2",
     ],
+    later: &[],
+};
+
+/// An element of `vrrp.NAME.shares`.
+pub static VRRP_SHARE: Section = Section {
+    heading: "vrrp.NAME.shares",
+    keys: &["id", "priority"],
     later: &[],
 };
 

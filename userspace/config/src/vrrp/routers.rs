@@ -24,8 +24,13 @@ use crate::{
 const ADDRESSES: usize = 255;
 
 /// An entry makes one router for each family that it has addresses of. None if anything of it is wrong. `interval`: the
-/// group's, if it could be read.
-pub(super) fn read(cx: &mut Cx, item: &Value<'_>, interval: Option<Centis>) -> Option<Vec<AskedRouter>> {
+/// group's, if it could be read. `has_shares`: the group has, and their numbers are its routers'.
+pub(super) fn read(
+    cx: &mut Cx,
+    item: &Value<'_>,
+    interval: Option<Centis>,
+    has_shares: bool,
+) -> Option<Vec<AskedRouter>> {
     let table = item.table(cx, &keys::VRRP_ROUTER)?;
     let interface = table
         .require(
@@ -45,10 +50,22 @@ pub(super) fn read(cx: &mut Cx, item: &Value<'_>, interval: Option<Centis>) -> O
             }
             Some((Arc::<str>::from(name), value.at))
         });
-    let id = table
-        .require(cx, "id", "write its number, the same on all boxes, as in id = 51")
-        .and_then(|value| value.integer(cx, 1..=255))
-        .and_then(|id| Vrid::new(u8::try_from(id).ok()?));
+    let id = match (has_shares, table.get("id")) {
+        (true, Some(value)) => {
+            value.mistake(
+                cx,
+                "stands beside shares, which have numbers of their own",
+                "remove it",
+            );
+            None
+        }
+        // Each share has its own.
+        (true, None) => Vrid::new(1),
+        (false, _) => table
+            .require(cx, "id", "write its number, the same on all boxes, as in id = 51")
+            .and_then(|value| value.integer(cx, 1..=255))
+            .and_then(|id| Vrid::new(u8::try_from(id).ok()?)),
+    };
     let addresses = table
         .require(
             cx,

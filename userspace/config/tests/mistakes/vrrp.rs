@@ -148,6 +148,79 @@ fn routers() {
 }
 
 #[test]
+fn link_addresses_and_shares() {
+    const TWO: &str = "shares = [{ id = 51 }, { id = 52 }]";
+    let shared = |lines: &str, router: &str, expected: &[&str]| {
+        let text = format!(
+            "[vrrp.edge]\nrouters = [{{ interface = \"eth0\", {router}addresses = [\"192.0.2.10/24\"] }}]\n{lines}\n{POOL}{NODE}hash_key = \"00112233445566778899aabbccddeeff\"\n"
+        );
+        check_as_it_stands(&text, expected);
+    };
+    for (lines, expected) in [
+        (
+            "mac = \"vmac\"",
+            "3:7: vrrp.edge.mac is `vmac`, which is none of its values; write \"own\", \"virtual\" or \"multicast\"",
+        ),
+        (
+            "mac = \"multicast\"",
+            "3:7: vrrp.edge.mac is \"multicast\", but it has no shares: all boxes would get what one serves; write mac = \"virtual\", or shares = [{ id = 51, priority = 200 }, { id = 52, priority = 100 }]",
+        ),
+    ] {
+        shared(lines, "id = 51, ", &[expected]);
+    }
+    for (lines, expected) in [
+        (
+            TWO,
+            "1:1: vrrp.edge has shares, but mac is \"own\": packets would come to one box only; write mac = \"multicast\" under it; or mac = \"virtual\", if its boxes are on a hub or a mirrored port",
+        ),
+        (
+            "mac = \"multicast\"\nshares = []",
+            "4:10: vrrp.edge.shares is empty; write one for each box at least, as in [{ id = 51, priority = 200 }, { id = 52, priority = 100 }]; or none, and an id for each router",
+        ),
+        (
+            "mac = \"multicast\"\nshares = [{ id = 51 }, { id = 51 }]",
+            "4:31: vrrp.edge.shares.id is 51, as of another share (line 4); give each share a number of its own",
+        ),
+        (
+            "mac = \"multicast\"\nshares = [{ id = 51 }, { id = 52, priority = 5 }]",
+            "4:46: vrrp.edge.shares.priority is 5, and numbers below 10 say how much a box is demoted; write 10 to 254, or 255 on a box whose own addresses they are",
+        ),
+    ] {
+        shared(lines, "", &[expected]);
+    }
+    let many: Vec<_> = (1..=17).map(|id| format!("{{ id = {id} }}")).collect();
+    shared(
+        &format!("mac = \"multicast\"\nshares = [{}]", many.join(", ")),
+        "",
+        &[
+            "4:10: vrrp.edge.shares has 17 shares, more than 16; write fewer: one or two for each box deal clients evenly",
+        ],
+    );
+    shared(
+        &format!("mac = \"multicast\"\n{TWO}"),
+        "id = 51, ",
+        &["2:39: vrrp.edge.routers.id stands beside shares, which have numbers of their own; remove it"],
+    );
+    let good = format!(
+        "[vrrp.edge]\nrouters = [{{ interface = \"eth0\", addresses = [\"192.0.2.10/24\"] }}]\nmac = \"multicast\"\n{TWO}\n"
+    );
+    check_as_it_stands(
+        &format!("{good}{POOL}{NODE}"),
+        &[
+            "1:1: [vrrp.edge] has shares, but there is no node.hash_key: without the same one on all boxes, some clients would have two boxes, and others none; draw one with `openssl rand -hex 16`, and write it on all boxes",
+        ],
+    );
+    check_as_it_stands(
+        &format!(
+            "{good}[vrrp.other]\nrouters = [{{ interface = \"eth0\", id = 52, addresses = [\"192.0.2.11/24\"] }}]\n{POOL}{NODE}hash_key = \"00112233445566778899aabbccddeeff\"\n"
+        ),
+        &[
+            "6:12: vrrp.other.routers has number 52 on eth0 over IPv4, as vrrp.edge in line 4; give one of them another id, or put the addresses of both into one",
+        ],
+    );
+}
+
+#[test]
 fn addresses_of_routers() {
     addresses(
         "\"192.0.2.10\"",

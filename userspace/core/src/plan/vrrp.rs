@@ -35,9 +35,61 @@ pub struct VrrpGroup {
     pub authentication: Option<VrrpAuthentication>,
     /// What speaks against this box, and by how much. No cause stands there twice.
     pub demote_on: Vec<DemoteOn>,
+    /// The link address that goes with its addresses.
+    pub mac: GroupMac,
+    /// Its share of the clients, if several boxes serve the addresses at once. None: all of them.
+    pub share: Option<GroupShare>,
+}
+
+/// The link address that goes with a group's addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum GroupMac {
+    /// The interface's own, of whichever box.
+    #[default]
+    Own,
+    /// The virtual router's (RFC 9568 section 7.3).
+    Virtual,
+    /// The same with the bits for "group" and "local": switches send such frames to every box.
+    Multicast,
+}
+
+/// What of a section's clients a group serves. The groups of all its shares have the same addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupShare {
+    /// The section, `[vrrp.NAME]`.
+    pub of: GroupName,
+    /// Which share, from 0, in order of their numbers.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+    /// The number of the first, after which the link address is called that all have.
+    pub first: Vrid,
 }
 
 impl VrrpGroup {
+    /// The section of the file that it comes from.
+    pub const fn section(&self) -> &GroupName {
+        match &self.share {
+            Some(share) => &share.of,
+            None => &self.name,
+        }
+    }
+
+    /// The link address of one of its routers; None: the interface's own.
+    pub fn mac_of(&self, router: &VirtualRouter) -> Option<[u8; 6]> {
+        let id = self.share.as_ref().map_or(router.id, |share| share.first);
+        match self.mac {
+            GroupMac::Own => None,
+            GroupMac::Virtual => Some(id.mac(router.family())),
+            GroupMac::Multicast => Some(id.group_mac(router.family())),
+        }
+    }
+
+    /// Whether frames may leave from that address: where it is one box's, so that switches learn where it is.
+    pub const fn sends_by_mac(&self) -> bool {
+        matches!(self.mac, GroupMac::Virtual) && self.share.is_none()
+    }
+
     /// The addresses of all its routers.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let all = self.routers.iter().flat_map(|router| &router.addresses);
@@ -107,7 +159,7 @@ pub enum DemoteWhat {
 }
 
 impl Plan {
-    /// The group that has an address.
+    /// The group that has an address; of one with shares, the first share's.
     pub fn vrrp_group_of(&self, address: IpAddr) -> Option<&Arc<VrrpGroup>> {
         { self.vrrp.iter() }.find(|group| group.addresses().any(|it| it == address))
     }

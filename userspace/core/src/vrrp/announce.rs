@@ -32,21 +32,21 @@ pub const ARP: usize = 42;
 /// A neighbour advertisement with one option in an Ethernet frame.
 pub const NA: usize = 14 + 40 + 32;
 
-/// The frame that says that `ip` is at `mac`. `is_router` is for IPv6 only: whether hosts may take the box for a router;
+/// The frame from `source` that says that `ip` is at `mac`. `is_router` is for IPv6 only: whether hosts may take the box for a router;
 /// who did and is told otherwise stops (RFC 4861 section 7.2.5).
-pub fn frame(mac: [u8; 6], ip: IpAddr, is_router: bool) -> Frame {
+pub fn frame(source: [u8; 6], mac: [u8; 6], ip: IpAddr, is_router: bool) -> Frame {
     match ip {
-        IpAddr::V4(v4) => Frame::Arp(arp(mac, v4)),
-        IpAddr::V6(v6) => Frame::Na(na(mac, v6, is_router)),
+        IpAddr::V4(v4) => Frame::Arp(arp(source, mac, v4)),
+        IpAddr::V6(v6) => Frame::Na(na(source, mac, v6, is_router)),
     }
 }
 
 /// An ARP announcement: a request for the address by its owner, which every host with an entry of it heeds.
-fn arp(mac: [u8; 6], ip: Ipv4Addr) -> [u8; ARP] {
+fn arp(source: [u8; 6], mac: [u8; 6], ip: Ipv4Addr) -> [u8; ARP] {
     let ip = ip.octets();
     concat(&[
         &[0xff; 6],
-        &mac,
+        &source,
         &[0x08, 0x06],
         // Ethernet, IPv4, lengths of their addresses, request.
         &[0, 1, 0x08, 0x00, 6, 4, 0, 1],
@@ -57,7 +57,7 @@ fn arp(mac: [u8; 6], ip: Ipv4Addr) -> [u8; ARP] {
     ])
 }
 
-fn na(mac: [u8; 6], ip: Ipv6Addr, is_router: bool) -> [u8; NA] {
+fn na(source: [u8; 6], mac: [u8; 6], ip: Ipv6Addr, is_router: bool) -> [u8; NA] {
     const ALL_NODES: [u8; 16] = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets();
     let ip = ip.octets();
     // Router, not solicited, override: what is cached is to be replaced (RFC 4861 section 4.4).
@@ -81,7 +81,7 @@ fn na(mac: [u8; 6], ip: Ipv6Addr, is_router: bool) -> [u8; NA] {
         .checksum();
     concat(&[
         &[0x33, 0x33, 0, 0, 0, 1],
-        &mac,
+        &source,
         &[0x86, 0xdd],
         // Version 6, length, ICMPv6.
         &[0x60, 0, 0, 0, 0, 32, 58, HOPS],
@@ -105,16 +105,17 @@ fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 mod tests {
     use super::*;
 
-    const MAC: [u8; 6] = [2, 0, 0, 0xaa, 0xbb, 0xcc];
+    const SOURCE: [u8; 6] = [2, 0, 0, 0x11, 0x22, 0x33];
+    const MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 0xcc];
 
     #[test]
     fn an_arp_announcement() {
-        let frame = frame(MAC, "192.0.2.10".parse().unwrap(), true);
+        let frame = frame(SOURCE, MAC, "192.0.2.10".parse().unwrap(), true);
         assert_eq!(
             frame.bytes(),
             [
                 &[0xff; 6][..],
-                &MAC,
+                &SOURCE,
                 &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],
                 &MAC,
                 &[192, 0, 2, 10],
@@ -129,10 +130,11 @@ mod tests {
     fn an_unsolicited_neighbour_advertisement() {
         for (is_router, flags) in [(true, 0xa0), (false, 0x20)] {
             let ip: Ipv6Addr = "2001:db8::10".parse().unwrap();
-            let frame = frame(MAC, ip.into(), is_router);
+            let frame = frame(SOURCE, MAC, ip.into(), is_router);
             let bytes = frame.bytes();
             assert_eq!(bytes.len(), NA);
             assert_eq!(bytes[..6], [0x33, 0x33, 0, 0, 0, 1]);
+            assert_eq!(bytes[6..12], SOURCE);
             assert_eq!(bytes[12..22], [0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255]);
             assert_eq!(bytes[22..38], ip.octets());
             assert_eq!(bytes[54..56], [136, 0]);

@@ -33,6 +33,8 @@ pub(super) struct Loaded {
     pub(super) stages: Vec<(u32, OwnedFd)>,
     pub(super) steer: OwnedFd,
     pub(super) take: OwnedFd,
+    /// For link addresses: at ingress and egress.
+    pub(super) link_programs: [OwnedFd; 2],
     pub(super) events: NeighborEvents,
     pub(super) hash_key: [u64; 2],
 }
@@ -51,6 +53,10 @@ impl Loaded {
             false => program(&mut loaded, names::STEER_ANY_PROGRAM)?,
         };
         let take = program(&mut loaded, names::TAKE_PROGRAM)?;
+        let link_programs = [
+            program(&mut loaded, names::ARRIVE_PROGRAM)?,
+            program(&mut loaded, names::LEAVE_PROGRAM)?,
+        ];
         let tables = Tables::new(&loaded)?;
         require_spec(&tables, options)?;
         let events = loaded
@@ -65,6 +71,7 @@ impl Loaded {
             stages,
             steer,
             take,
+            link_programs,
             events: NeighborEvents::new(events),
             hash_key,
         })
@@ -219,7 +226,9 @@ fn program(loaded: &mut Ebpf, name: &'static str) -> Result<OwnedFd, OpenError> 
     }
     match name {
         names::STEER_PROGRAM | names::STEER_ANY_PROGRAM => load!(aya::programs::SkLookup),
-        names::TAKE_PROGRAM => load!(aya::programs::SchedClassifier),
+        names::TAKE_PROGRAM | names::ARRIVE_PROGRAM | names::LEAVE_PROGRAM => {
+            load!(aya::programs::SchedClassifier)
+        }
         _ => load!(aya::programs::Xdp),
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn inspect(interfaces: &[String], listeners: &[Listen]) -> Vec<Findin
     if !families.any() {
         return Vec::new();
     }
-    let mut findings = vec![kernel()];
+    let mut findings = vec![tcx("taking in", "transparent listeners")];
     let proofs: Vec<_> = { interfaces.iter() }
         .filter_map(|name| Some((name, nix::net::if_::if_nametoindex(name.as_str()).ok()?)))
         .collect();
@@ -72,21 +72,19 @@ pub(super) fn inspect(interfaces: &[String], listeners: &[Listen]) -> Vec<Findin
     findings
 }
 
-fn kernel() -> Finding {
+/// Whether tc programs can be attached. `who`: what needs them.
+pub(super) fn tcx(subject: &'static str, who: &str) -> Finding {
     match system::release() {
         Some(found) if found < FLOOR => Finding::problem(
-            "taking in",
+            subject,
             format!(
                 "Linux {}.{} can't attach a program by a TCX link",
                 found.0, found.1
             ),
         )
-        .mend(format!(
-            "transparent listeners need Linux {}.{} or newer",
-            FLOOR.0, FLOOR.1
-        )),
-        Some(_) => Finding::ok("taking in", "this kernel has TCX links"),
-        None => Finding::note("taking in", "the kernel's release cannot be told"),
+        .mend(format!("{who} need Linux {}.{} or newer", FLOOR.0, FLOOR.1)),
+        Some(_) => Finding::ok(subject, "this kernel has TCX links"),
+        None => Finding::note(subject, "the kernel's release cannot be told"),
     }
 }
 

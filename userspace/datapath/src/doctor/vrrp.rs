@@ -1,11 +1,11 @@
 //! What virtual routers need of the box.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use nix::sys::resource::{Resource, getrlimit};
-use weir_core::plan::VirtualRouter;
+use weir_core::plan::{GroupMac, VrrpGroup};
 
-use super::{Finding, system};
+use super::{Finding, intake::tcx, system};
 use crate::vrrp::{self, LinkError};
 
 /// `CAP_*` of linux/capability.h.
@@ -13,15 +13,16 @@ const NET_RAW: u32 = 13;
 const SYS_NICE: u32 = 23;
 
 /// Looks at what these need. Nothing is said where there are none.
-pub(super) fn inspect(routers: &[VirtualRouter]) -> Vec<Finding> {
-    if routers.is_empty() {
+pub(super) fn inspect(groups: &[Arc<VrrpGroup>]) -> Vec<Finding> {
+    if groups.is_empty() {
         return Vec::new();
     }
     let mut findings = vec![kernel(), sockets(), real_time()];
-    let shared: Vec<IpAddr> = { routers.iter() }
-        .flat_map(|router| router.addresses.iter().map(|(address, _)| *address))
-        .collect();
-    for router in routers {
+    if groups.iter().any(|group| group.mac != GroupMac::Own) {
+        findings.push(tcx("link addresses", "those of virtual routers"));
+    }
+    let shared: Vec<IpAddr> = groups.iter().flat_map(|group| group.addresses()).collect();
+    for router in groups.iter().flat_map(|group| &group.routers) {
         let (id, interface) = (router.id, &router.interface);
         let subject = format!("virtual router {id} on {interface}");
         findings.push(

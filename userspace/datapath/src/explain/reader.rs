@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 
 use weir_abi::{
-    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, ListEntry,
-    NatFlow, NatReply, NatSource, NextHop, Note, Prefix, QuicKey, Reason, RecordLimit, ReturnKey,
+    Addr16, Backend, ClientKey, ClientState, FlowKey, FlowState, FragmentKey, FragmentState, GroupLink,
+    ListEntry, NatFlow, NatReply, NatSource, NextHop, Note, Prefix, QuicKey, Reason, RecordLimit, ReturnKey,
     ReturnTarget, ReturnVip, Service, ServiceKey, ServiceLimits, Settings, Slot, Vlan, maps::limit,
 };
 use weir_fastpath::{
@@ -17,7 +17,7 @@ use weir_fastpath::{
     parse::Packet,
     pipeline::{Nat, Parked},
     rewrite::Link,
-    tables::{Beginning, Checked},
+    tables::{Beginning, Checked, Socket},
 };
 
 use crate::{error::MapError, sys, tables};
@@ -322,6 +322,26 @@ impl Tables for Reader<'_> {
 
     fn lease_until(&mut self, slot: u32) -> u64 {
         self.said(self.maps.leases.get(&slot)).unwrap_or(0)
+    }
+
+    /// On whichever interface: a packet that is asked about comes in where its group is.
+    fn linked(&mut self, mac: &[u16; 3]) -> u32 {
+        let mut found = 0;
+        let listed = self.maps.linked.each(|key, index| {
+            if key.mac == *mac {
+                found = *index;
+            }
+        });
+        self.said(listed.map(|()| Some(()))).map_or(0, |()| found)
+    }
+
+    fn group_link(&mut self, index: u32) -> Option<Copied<GroupLink>> {
+        self.said(self.maps.links.get(&index)).map(Copied)
+    }
+
+    /// The packet stands for one of a connection that this box has.
+    fn socket(&mut self, _packet: &Packet) -> Socket {
+        Socket::Connected
     }
 
     fn clock(&mut self) -> u64 {

@@ -8,7 +8,13 @@ use std::{io, net::IpAddr};
 
 use futures_util::TryStreamExt as _;
 use nix::net::if_::if_nametoindex;
-use rtnetlink::Handle;
+use rtnetlink::{
+    Handle,
+    packet_route::{
+        AddressFamily,
+        neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    },
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::vips::{Place, Present, VipError, errno, message, present, refused};
@@ -25,6 +31,37 @@ pub struct Held {
     pub address: IpAddr,
     /// Length of its prefix. One that is shorter than the whole address makes its network reachable by this interface.
     pub prefix: u8,
+    /// The link address that goes with it; None: the interface's own.
+    pub mac: Option<HeldMac>,
+}
+
+impl Held {
+    /// Whether two are the same address in the same place.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        (&self.interface, self.address, self.prefix) == (&other.interface, other.address, other.prefix)
+    }
+}
+
+/// A link address of a group, and which clients it serves of those who send to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldMac {
+    /// It.
+    pub mac: [u8; 6],
+    /// Frames may leave from it: it is one box's.
+    pub is_source: bool,
+    /// Which share of the clients, from 0.
+    pub share: usize,
+    /// How many shares there are; 1: all clients are the group's.
+    pub shares: usize,
+}
+
+/// A link address that an interface takes frames to besides its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Accepted {
+    /// The interface.
+    pub ifindex: u32,
+    /// The link address.
+    pub mac: [u8; 6],
 }
 
 /// A hold on the kernel's addresses.
@@ -33,6 +70,22 @@ pub struct Addresses {
     /// Of this one only: whoever calls waits.
     runtime: Runtime,
     handle: Handle,
+}
+
+/// The entry of an interface's own filter (`bridge fdb … self permanent`).
+fn forwarding(Accepted { ifindex, mac }: Accepted) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    message.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+    message
+}
+
+/// A link address as operators write it.
+pub fn shown(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 impl Addresses {
@@ -116,6 +169,50 @@ impl Addresses {
             for found in left {
                 let address = found.place.address;
                 let done = self.delete(found, || format!("remove {address}")).await;
+                first = first.and(done);
+            }
+            first
+        })
+    }
+
+    /// Has interfaces take frames to the link addresses that go with these.
+    ///
+    /// # Errors
+    /// The first that the kernel refused; the others are there.
+    pub fn accept(&self, all: &[Held]) -> Result<(), VipError> {
+        self.each(all, async |held, ifindex| {
+            let Some(HeldMac { mac, .. }) = held.mac else {
+                return Ok(());
+            };
+            let mut request = { self.handle.neighbours() }.add_bridge(ifindex, &mac).replace();
+            *request.message_mut() = forwarding(Accepted { ifindex, mac });
+            let doing = || format!("have {} take frames to {}", held.interface, shown(mac));
+            request.execute().await.map_err(|error| refused(doing(), error))
+        })
+    }
+
+    /// Has interfaces take frames to these no more.
+    ///
+    /// # Errors
+    /// The first that the kernel refused; the others are gone.
+    pub fn refuse(&self, all: &[Accepted]) -> Result<(), VipError> {
+        self.runtime.block_on(async {
+            let mut first = Ok(());
+            for it in all {
+                let request = self.handle.neighbours().del(forwarding(*it));
+                let done = match request.execute().await {
+                    // Gone already, or its interface is.
+                    Err(error) if matches!(errno(&error), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+                    Err(error) => {
+                        let doing = format!(
+                            "have interface {} take frames to {} no more",
+                            it.ifindex,
+                            shown(it.mac)
+                        );
+                        Err(refused(doing, error))
+                    }
+                    Ok(()) => Ok(()),
+                };
                 first = first.and(done);
             }
             first

@@ -61,6 +61,8 @@ pub struct Group {
     pub routers: Vec<Virtual>,
     /// The addresses of all of them, each once, as they are put on interfaces.
     pub held: Vec<Held>,
+    /// Whether the box has them in every state, since others serve them beside it and connections stay where they are.
+    pub keeps: bool,
     /// How adverts are signed.
     pub signing: Option<Signing>,
     /// How much speaks against this box.
@@ -79,6 +81,8 @@ pub struct Virtual {
     pub link: Option<Link>,
     /// Its addresses, each once.
     pub addresses: Vec<IpAddr>,
+    /// The link address that goes with them, and whether frames may leave from it. None: the interface's own.
+    pub mac: Option<([u8; 6], bool)>,
     /// The boxes it shares them with, if adverts go to each of them. None: to the group.
     pub peers: Vec<IpAddr>,
     /// How checksums are made.
@@ -113,6 +117,9 @@ pub trait Hands: Send {
     /// The group's addresses are answered for until then, or not at all.
     fn lease(&mut self, group: usize, until: Option<Instant>);
 
+    /// Another box counts as master of the group until then, or none does. Of groups that share addresses with others only.
+    fn elsewhere(&mut self, group: usize, until: Elsewhere);
+
     /// These are to be this box's. Called again now and then while they are: what is there already is fine.
     ///
     /// # Errors
@@ -128,6 +135,17 @@ pub trait Hands: Send {
     /// What a process after this one has to know of a group to go on as master, if this one dies: when its adverts left
     /// that are the longest ago, None if it is no master, and the number of its last advert.
     fn remember(&mut self, group: usize, last_sent: Option<Instant>, sequence: u64);
+}
+
+/// How long another box counts as one that may have connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Elsewhere {
+    /// There is none.
+    Nobody,
+    /// As long as nothing else is said: it is master.
+    Master,
+    /// Until then: it was master, and handed over while it lived.
+    Until(Instant),
 }
 
 /// A group as it is at a moment.

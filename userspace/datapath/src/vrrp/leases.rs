@@ -1,6 +1,6 @@
 //! The words by which the kernel's programs know until when a group of virtual routers is answered for.
 //!
-//! Owns `LEASES`, `LEASED` and `HEARS`, and the bit of the settings that has the programs ask them. Decides nothing: how long
+//! Owns `LEASES`, `LEASED` and `HEARS` (`LINKS` and `LINKED` are in `links.rs`), and the bit of the settings that has the programs ask them. Decides nothing: how long
 //! a lease is, is the machine's; here it is put where the programs read it. They need nobody for the rest: a word that nobody
 //! renews has them drop whatever is for the group's addresses (reason `not-master`), whether this process was stopped, is
 //! starved or dead.
@@ -23,15 +23,20 @@ use std::{
 };
 
 use weir_abi::{
-    Addr16, HearKey, Settings,
+    Addr16, GroupLink, HearKey, LinkKey, Settings,
     maps::{
-        lease::{LAG, LAG_TICKS, SLOTS},
+        lease::{LAG, LAG_TICKS, SLOT_BITS, SLOTS},
         settings,
     },
     names,
     spec::capacity,
 };
 
+use super::{
+    addresses::{Accepted, Held},
+    driver::Elsewhere,
+    links,
+};
 use crate::{
     Capacities,
     capture::change_settings,
@@ -41,6 +46,8 @@ use crate::{
     table::Table,
 };
 
+/// Of a value of `LEASED`, the index into `LEASES`.
+const SLOT: u32 = (1 << SLOT_BITS) - 1;
 /// Groups that there can be.
 pub const GROUPS: usize = SLOTS as usize - 1;
 
@@ -73,6 +80,14 @@ pub enum LeaseError {
         "there is room for {ADDRESSES} addresses of virtual routers, of all groups together; write fewer into [vrrp.NAME]"
     )]
     Full,
+    /// An interface could not be looked at.
+    #[error("cannot look up the link address of interface {interface:?}: {cause}")]
+    Interface {
+        /// It.
+        interface: String,
+        /// The kernel's reason.
+        cause: io::Error,
+    },
     /// A directory or map could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -88,19 +103,60 @@ pub struct Leases(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     words: SharedWords,
-    /// Of each group, by number, its slot; 0: it is not registered.
-    slots: Vec<AtomicU32>,
+    /// Of each group, by number.
+    groups: Vec<Own>,
     maps: Mutex<Maps>,
 }
 
+/// What is kept of a group: indices into `LEASES`, 0: there is none.
+#[derive(Default, Debug)]
+struct Own {
+    /// Its lease.
+    slot: AtomicU32,
+    /// The latest of all shares of its addresses; its own, if it has no share.
+    whole: AtomicU32,
+    /// Until when another box counts as master of some share.
+    others: AtomicU32,
+    /// Until when it does of this one, as the word has it.
+    elsewhere: AtomicU64,
+}
+
+/// A group that is registered.
 #[derive(Debug)]
-struct Maps {
+struct Wanted {
+    /// As in [`Own`].
+    words: [u32; 3],
+    addresses: BTreeSet<IpAddr>,
+    accepted: BTreeSet<Accepted>,
+}
+
+/// Words that are free.
+struct Slots<'a> {
+    /// Those of groups.
+    others: BTreeSet<u32>,
+    /// Those that a map names.
+    used: &'a BTreeSet<u32>,
+}
+
+impl Slots<'_> {
+    /// The one from before, if no other group has it; or a free one.
+    fn take(&self, before: Option<u32>) -> Option<u32> {
+        let before = before.filter(|slot| *slot != 0 && !self.others.contains(slot));
+        let is_free = |slot: &u32| !self.others.contains(slot) && !self.used.contains(slot);
+        before.or_else(|| (1..SLOTS).find(is_free))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Maps {
     leased: Table<Addr16, u32>,
+    pub(super) links: Table<u32, GroupLink>,
+    pub(super) linked: Table<LinkKey, u32>,
     hears: Table<HearKey, u32>,
     settings: Table<u32, Settings>,
     dir: File,
-    /// Of each group that is registered, its slot and its addresses.
-    wanted: BTreeMap<usize, (u32, BTreeSet<IpAddr>)>,
+    /// Of each group that is registered.
+    wanted: BTreeMap<usize, Wanted>,
 }
 
 impl Leases {
@@ -122,6 +178,8 @@ impl Leases {
         }
         let tables = Maps {
             leased: Table::new(names::LEASED, open(names::LEASED)?.as_fd())?,
+            links: Table::new(names::LINKS, open(names::LINKS)?.as_fd())?,
+            linked: Table::new(names::LINKED, open(names::LINKED)?.as_fd())?,
             hears: Table::new(names::HEARS, open(names::HEARS)?.as_fd())?,
             settings: Table::new(names::SETTINGS, open(names::SETTINGS)?.as_fd())?,
             dir: File::open(&maps).map_err(|cause| OpenError::File {
@@ -133,104 +191,191 @@ impl Leases {
         };
         Ok(Self(Arc::new(Shared {
             words,
-            slots: (0..GROUPS).map(|_| AtomicU32::new(0)).collect(),
+            groups: (0..GROUPS).map(|_| Own::default()).collect(),
             maps: Mutex::new(tables),
         })))
     }
 
-    /// Says which addresses a group has; from now on they are answered for only as [`Self::set`] says. Also where they change:
-    /// [`Self::settle`] then forgets what is no more. An address that had a lease keeps it as it runs, whoever gave it; a new
-    /// one has none.
+    /// Says which addresses a group has, and which link addresses go with them; from now on they are answered for only as
+    /// [`Self::set`] says. Also where they change: [`Self::settle`] then forgets what is no more. An address that had a lease keeps
+    /// it as it runs, whoever gave it; a new one has none. Groups that are shares of the same addresses have a lease each.
     ///
     /// Before the programs are attached, and before [`Self::set`] for the group.
     ///
     /// # Errors
     /// When there are too many groups or addresses, or a map cannot be read or written.
-    pub fn register(&self, group: usize, addresses: &[IpAddr]) -> Result<(), LeaseError> {
-        let own = self.0.slots.get(group).ok_or(LeaseError::TooMany { group })?;
+    pub fn register(&self, group: usize, all: &[Held]) -> Result<(), LeaseError> {
+        let too_many = || LeaseError::TooMany { group };
+        let own = self.0.groups.get(group).ok_or_else(too_many)?;
         let mut maps = self.maps();
         let held = maps.held()?;
-        let slot = match own.load(Ordering::Acquire) {
-            0 => {
-                // The one that a process before gave its addresses.
-                let others = self.taken();
-                let mut before = addresses
-                    .iter()
-                    .filter_map(|address| held.get(&address.to_canonical()));
-                let before = before.find(|slot| !others.contains(slot));
-                let is_free = |slot: &u32| !others.contains(slot) && !held.values().any(|used| used == slot);
-                let slot = before.copied().or_else(|| (1..SLOTS).find(is_free));
-                slot.ok_or(LeaseError::TooMany { group })?
-            }
-            slot => slot,
+        let links = maps.links()?;
+        let share = all.iter().find_map(|it| it.mac).filter(|mac| mac.shares > 1);
+        // What a process before gave its addresses.
+        let found = { all.iter() }.find_map(|it| held.get(&it.address.to_canonical()).copied());
+        let entry = found.and_then(|value| links.get(&(value >> SLOT_BITS)));
+        let used = maps.used(&held, &links);
+        let mut slots = Slots {
+            others: self.taken(),
+            used: &used,
         };
-        let word = self.word(slot).ok_or(LeaseError::TooMany { group })?;
-        if !held.values().any(|used| *used == slot) {
-            word.store(0, Ordering::Release);
+        let slot = match (own.slot.load(Ordering::Acquire), share) {
+            (0, None) => slots.take(found.map(|value| value & SLOT)),
+            (0, Some(share)) => slots.take(entry.and_then(|entry| entry.slots.get(share.share).copied())),
+            (slot, _) => Some(slot),
+        };
+        let slot = slot.ok_or_else(too_many)?;
+        // The two words that all shares have together; of groups without, the lease itself.
+        let (whole, others) = match share {
+            None => (slot, 0),
+            Some(_) => {
+                let entry = entry.filter(|entry| entry.others != 0);
+                let both = entry.and_then(|entry| Some((found? & SLOT, entry.others)));
+                match both {
+                    Some(both) => both,
+                    None => {
+                        slots.others.insert(slot);
+                        let whole = slots.take(None).ok_or_else(too_many)?;
+                        slots.others.insert(whole);
+                        (whole, slots.take(None).ok_or_else(too_many)?)
+                    }
+                }
+            }
+        };
+        for word in [slot, whole, others].into_iter().filter(|word| *word != 0) {
+            if !used.contains(&word)
+                && let Some(word) = self.word(word)
+            {
+                word.store(0, Ordering::Release);
+            }
         }
-        for address in addresses {
-            let set = maps.leased.set(&Addr16::from(address.to_canonical()), &slot);
+        let mut accepted = BTreeSet::new();
+        for it in all {
+            let index = match links::place(it)? {
+                Some(place) => {
+                    accepted.insert(place.accepted());
+                    maps.link(&place, slot, others)?.ok_or_else(too_many)?
+                }
+                None => 0,
+            };
+            let value = whole | index << SLOT_BITS;
+            let set = maps.leased.set(&Addr16::from(it.address.to_canonical()), &value);
             set.map_err(|error| match error.cause.raw_os_error() {
                 Some(libc::E2BIG) => LeaseError::Full,
                 Some(_) | None => error.into(),
             })?;
         }
-        let addresses = addresses.iter().map(IpAddr::to_canonical);
-        maps.wanted.insert(group, (slot, addresses.collect()));
-        own.store(slot, Ordering::Release);
+        let addresses = all.iter().map(|it| it.address.to_canonical());
+        let wanted = Wanted {
+            words: [slot, whole, others],
+            addresses: addresses.collect(),
+            accepted,
+        };
+        maps.wanted.insert(group, wanted);
+        own.whole.store(whole, Ordering::Release);
+        own.others.store(others, Ordering::Release);
+        own.slot.store(slot, Ordering::Release);
         Ok(maps.flag()?)
     }
 
-    /// Until when the group is answered for, or that it is not. Made for the thread of [`Driver`](super::Driver): one store to
-    /// memory, no system call but the clock's, no lock. Of a group that is not registered it says nothing to anybody.
+    /// Until when the group is answered for, or that it is not. Made for the thread of [`Driver`](super::Driver): a store to
+    /// memory or two, no system call but the clock's, no lock. Of a group that is not registered it says nothing to anybody.
     pub fn set(&self, group: usize, until: Option<Instant>) {
-        let slot = self.0.slots.get(group);
-        let slot = slot.map_or(0, |slot| slot.load(Ordering::Acquire));
+        let Some(own) = self.0.groups.get(group) else {
+            return;
+        };
+        let slot = own.slot.load(Ordering::Acquire);
         if slot != 0
             && let Some(word) = self.word(slot)
         {
             word.store(until.map_or(0, in_kernel), Ordering::Release);
         }
+        let whole = own.whole.load(Ordering::Acquire);
+        if whole != slot {
+            self.gather(
+                whole,
+                |it| &it.whole,
+                |it| self.value(it.slot.load(Ordering::Acquire)),
+            );
+        }
+    }
+
+    /// Until when another box counts as master of the group, which is a share. As [`Self::set`].
+    pub fn set_elsewhere(&self, group: usize, until: Elsewhere) {
+        let Some(own) = self.0.groups.get(group) else {
+            return;
+        };
+        let until = match until {
+            Elsewhere::Nobody => 0,
+            Elsewhere::Master => u64::MAX,
+            Elsewhere::Until(until) => in_kernel(until),
+        };
+        own.elsewhere.store(until, Ordering::Release);
+        let others = own.others.load(Ordering::Acquire);
+        self.gather(others, |it| &it.others, |it| it.elsewhere.load(Ordering::Acquire));
+    }
+
+    /// Puts the latest of all groups that have a word together into it.
+    fn gather(&self, word: u32, of: impl Fn(&Own) -> &AtomicU32, time: impl Fn(&Own) -> u64) {
+        if word == 0 {
+            return;
+        }
+        let together = { self.0.groups.iter() }.filter(|it| of(it).load(Ordering::Acquire) == word);
+        let latest = together.map(time).max().unwrap_or(0);
+        if let Some(word) = self.word(word) {
+            word.store(latest, Ordering::Release);
+        }
     }
 
     /// A group that is no more. Its addresses are fenced until [`Self::settle`].
     pub fn unregister(&self, group: usize) {
+        self.set_elsewhere(group, Elsewhere::Nobody);
         let mut maps = self.maps();
-        if let Some(own) = self.0.slots.get(group) {
-            own.store(0, Ordering::Release);
+        if let Some(own) = self.0.groups.get(group) {
+            own.slot.store(0, Ordering::Release);
+            own.whole.store(0, Ordering::Release);
+            own.others.store(0, Ordering::Release);
         }
         maps.wanted.remove(&group);
     }
 
     /// Forgets addresses that no group has: what a process before had, or a configuration before. After the last
-    /// [`Self::register`]; also where there are none.
+    /// [`Self::register`]; also where there are none. The link addresses that were forgotten along: interfaces need not take
+    /// frames to them any more.
     ///
     /// # Errors
     /// When a map cannot be read or written.
-    pub fn settle(&self) -> Result<(), LeaseError> {
+    pub fn settle(&self) -> Result<Vec<Accepted>, LeaseError> {
         let maps = self.maps();
-        for (address, slot) in maps.held()? {
+        for (address, value) in maps.held()? {
             let mut wanted = maps.wanted.values();
-            if !wanted.any(|(own, addresses)| *own == slot && addresses.contains(&address)) {
+            if !wanted.any(|it| it.words.contains(&(value & SLOT)) && it.addresses.contains(&address)) {
                 maps.leased.delete(&address.into())?;
             }
         }
-        Ok(maps.flag()?)
+        let gone = maps.unlink()?;
+        maps.flag()?;
+        Ok(gone)
     }
 
-    /// Takes everything back, at an orderly stop: no address has a lease, and none needs one.
+    /// Takes everything back, at an orderly stop: no address has a lease, and none needs one. The link addresses that were
+    /// forgotten along, as of [`Self::settle`].
     ///
     /// # Errors
     /// When a map cannot be read or written.
-    pub fn remove(&self) -> Result<(), LeaseError> {
+    pub fn remove(&self) -> Result<Vec<Accepted>, LeaseError> {
         let mut maps = self.maps();
-        for slot in &self.0.slots {
-            slot.store(0, Ordering::Release);
+        for own in &self.0.groups {
+            own.slot.store(0, Ordering::Release);
+            own.whole.store(0, Ordering::Release);
+            own.others.store(0, Ordering::Release);
         }
         maps.wanted.clear();
         maps.leased.delete_where(|_, _| true)?;
         maps.hears.delete_where(|_, _| true)?;
-        Ok(maps.flag()?)
+        let gone = maps.unlink()?;
+        maps.flag()?;
+        Ok(gone)
     }
 
     /// Has the programs hand out what arrives for `to` on an interface: exactly there, and nowhere else.
@@ -259,10 +404,17 @@ impl Leases {
         self.0.words.words().get(slot as usize)
     }
 
-    /// The slots of all groups that are registered.
+    fn value(&self, slot: u32) -> u64 {
+        let word = self.word(slot).filter(|_| slot != 0);
+        word.map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    /// The words of all groups that are registered.
     fn taken(&self) -> BTreeSet<u32> {
-        let slots = self.0.slots.iter().map(|slot| slot.load(Ordering::Acquire));
-        slots.filter(|slot| *slot != 0).collect()
+        let all = { self.0.groups.iter() }.flat_map(|own| [&own.slot, &own.whole, &own.others]);
+        all.map(|word| word.load(Ordering::Acquire))
+            .filter(|word| *word != 0)
+            .collect()
     }
 }
 
@@ -274,6 +426,22 @@ impl Maps {
             held.insert(address.to_ip(), *slot);
         })?;
         Ok(held)
+    }
+
+    /// Words that a map names.
+    fn used(&self, held: &BTreeMap<IpAddr, u32>, links: &BTreeMap<u32, GroupLink>) -> BTreeSet<u32> {
+        let named = { links.values() }.flat_map(|link| link.slots.into_iter().chain([link.others]));
+        held.values()
+            .map(|value| value & SLOT)
+            .chain(named)
+            .filter(|word| *word != 0)
+            .collect()
+    }
+
+    /// The link addresses that some group wants.
+    pub(super) fn accepted(&self) -> BTreeSet<Accepted> {
+        let all = self.wanted.values().flat_map(|wanted| &wanted.accepted);
+        all.copied().collect()
     }
 
     /// Has the programs ask, or not, as there is something to ask for. Set behind what it is set for.

@@ -254,6 +254,11 @@ fn look(interface: &str) -> io::Result<Found> {
     Ok(found)
 }
 
+/// An interface's link address, if it has one.
+pub(super) fn mac_of(interface: &str) -> io::Result<Option<[u8; 6]>> {
+    Ok(look(interface)?.mac)
+}
+
 const fn may_send(ip: IpAddr, family: Family) -> bool {
     match (ip, family) {
         (IpAddr::V4(_), Family::V4) => true,

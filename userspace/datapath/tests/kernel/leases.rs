@@ -21,7 +21,7 @@ use weir_datapath::{
     Close, Datapath, Note, Reason,
     vips::VipError,
     vrrp::{
-        Addresses, Driver, Group, Hands, Held, Link, Report, Reported, Ring, Virtual,
+        Addresses, Driver, Elsewhere, Group, Hands, Held, Link, Report, Reported, Ring, Virtual,
         leases::{LeaseError, Leases},
     },
 };
@@ -84,6 +84,8 @@ impl Hands for InKernel {
         Ok(())
     }
 
+    fn elsewhere(&mut self, _group: usize, _until: Elsewhere) {}
+
     fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
         self.addresses.take(held)
     }
@@ -93,6 +95,17 @@ impl Hands for InKernel {
     }
 
     fn remember(&mut self, _group: usize, _last_sent: Option<Instant>, _sequence: u64) {}
+}
+
+/// Addresses as a group has them.
+fn held(addresses: &[IpAddr]) -> Vec<Held> {
+    let held = |address: &IpAddr| Held {
+        interface: "lo".to_owned(),
+        address: *address,
+        prefix: if address.is_ipv4() { 32 } else { 128 },
+        mac: None,
+    };
+    addresses.iter().map(held).collect()
 }
 
 /// A group of both families on an interface.
@@ -114,12 +127,14 @@ fn group(interface: &str, owns: [&str; 2], priority: u8) -> Group {
             peers: Vec::new(),
             checksum: Checksum::Rfc5798,
             v2: V2::Refused,
+            mac: None,
             is_router: false,
         });
     }
     Group {
         id: 0,
         held: Vec::new(),
+        keeps: false,
         demotion: 0,
         counts: Arc::default(),
         config: Config {
@@ -276,12 +291,13 @@ fn a_master_whose_thread_is_stopped_is_silent_when_its_lease_ends() {
     let (sender, reports) = channel();
     let (driver, leases) = lab.weir.run(|| {
         let leases = Leases::open(&pins()).unwrap();
-        leases.register(0, &ips()).unwrap();
+        leases.register(0, &held(&ips())).unwrap();
         leases.settle().unwrap();
         let held = |address: IpAddr| Held {
             interface: "outer".into(),
             address,
             prefix: if address.is_ipv4() { 32 } else { 128 },
+            mac: None,
         };
         let hands = InKernel {
             gate: Arc::clone(&gate),
@@ -381,7 +397,7 @@ fn leases_outlive_control_and_go_with_an_orderly_stop() {
 
     let (datapath, leases) = open();
     asker.until_answered("answers where there is no group");
-    leases.register(0, &ips()).unwrap();
+    leases.register(0, &held(&ips())).unwrap();
     is_silent("silence before a lease was given", &mut asker, &datapath);
     leases.set(0, far());
     asker.until_answered("answers under a lease");
@@ -391,8 +407,10 @@ fn leases_outlive_control_and_go_with_an_orderly_stop() {
     // Nobody is there, and the programs go by what was said last. The successor numbers its groups otherwise.
     asker.until_answered("answers while control is away");
     let (datapath, leases) = open();
-    leases.register(1, &["203.0.113.1".parse().unwrap()]).unwrap();
-    leases.register(3, &ips()).unwrap();
+    leases
+        .register(1, &held(&["203.0.113.1".parse().unwrap()]))
+        .unwrap();
+    leases.register(3, &held(&ips())).unwrap();
     leases.settle().unwrap();
     asker.until_answered("answers under the lease of the process before");
     leases.set(1, None);
@@ -403,12 +421,12 @@ fn leases_outlive_control_and_go_with_an_orderly_stop() {
     is_silent("silence with a lease that is over", &mut asker, &datapath);
 
     // A group that loses its addresses, and one that goes: what is nobody's is fenced no more.
-    leases.register(3, &ips()[1..]).unwrap();
+    leases.register(3, &held(&ips()[1..])).unwrap();
     is_silent("silence until it is settled", &mut asker, &datapath);
     leases.unregister(3);
     leases.settle().unwrap();
     asker.until_answered("answers of addresses that are no group's");
-    leases.register(0, &ips()).unwrap();
+    leases.register(0, &held(&ips())).unwrap();
     is_silent("silence of a group that is new", &mut asker, &datapath);
     datapath.close(Close::Keep).unwrap();
     drop(leases);
@@ -422,12 +440,12 @@ fn leases_outlive_control_and_go_with_an_orderly_stop() {
     );
     leases.settle().unwrap();
     asker.until_answered("answers where there are no groups any more");
-    let too_many = leases.register(5000, &ips()).unwrap_err();
+    let too_many = leases.register(5000, &held(&ips())).unwrap_err();
     assert!(
         matches!(too_many, LeaseError::TooMany { group: 5000 }),
         "{too_many}"
     );
-    leases.register(0, &ips()).unwrap();
+    leases.register(0, &held(&ips())).unwrap();
     leases.remove().unwrap();
     asker.until_answered("answers after an orderly stop");
     lab.weir.run(|| datapath.close(Close::Remove)).unwrap();
@@ -450,7 +468,7 @@ fn adverts_come_by_the_programs_and_count_by_their_arrival() {
     };
     let gates: [Arc<Gate>; 2] = Default::default();
     let leases = lab.weir.run(|| Leases::open(&pins()).unwrap());
-    leases.register(0, &ips()).unwrap();
+    leases.register(0, &held(&ips())).unwrap();
     let (sender, reports) = channel();
     let driver = lab.weir.run(|| {
         let group = group("outer", ["198.51.100.1", "fe80::1"], 100);

@@ -33,8 +33,8 @@ use weir_core::vrrp::{
 use weir_datapath::{
     vips::VipError,
     vrrp::{
-        Addresses, Driver, Group, Hands, Held, Link, LinkError, Report, Reported, Signing, Virtual,
-        leases::LeaseError,
+        Addresses, Driver, Elsewhere, Group, Hands, Held, Link, LinkError, Report, Reported, Signing,
+        Virtual, leases::LeaseError,
     },
 };
 
@@ -92,6 +92,7 @@ impl Kind {
             interface: interface.to_owned(),
             address: Self::ip(self.vip),
             prefix: self.prefix(),
+            mac: None,
         }
     }
 
@@ -208,9 +209,11 @@ fn group(
             },
             checksum: Checksum::Rfc5798,
             v2: V2::Refused,
+            mac: None,
             is_router: false,
         }],
         held: vec![kind.held(interface)],
+        keeps: false,
         signing: key.map(|key| Signing {
             keys: Box::new(Sum),
             key,
@@ -262,6 +265,8 @@ impl Hands for InKernel {
     fn lease(&mut self, _group: usize, _until: Option<Instant>) {
         assert!(!self.will.panics.load(Ordering::Relaxed), "as the test wants it");
     }
+
+    fn elsewhere(&mut self, _group: usize, _until: Elsewhere) {}
 
     fn take(&mut self, _group: usize, held: &[Held]) -> Result<(), VipError> {
         self.addresses.take(held)
@@ -660,6 +665,7 @@ fn what_is_left_of_others_goes() {
         interface: "left".into(),
         address: address.parse().unwrap(),
         prefix,
+        mac: None,
     };
     let before = pair.left.output("ip -o addr");
     let (kept, left) = (held("192.0.2.10", 24), held("fe80::10", 64));
@@ -716,6 +722,7 @@ fn addresses_are_taken_and_given_and_those_of_others_left_alone() {
         interface: "left".into(),
         address: address.parse().unwrap(),
         prefix,
+        mac: None,
     };
     let ours = [
         held("192.0.2.10", 24),

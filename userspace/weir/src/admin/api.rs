@@ -8,7 +8,7 @@ use serde_json::Value;
 
 mod ha;
 
-pub(crate) use ha::{Demoted, Ha, HaGroup, HaPeer, HaRouter, HaShare};
+pub(crate) use ha::{Demoted, Ha, HaGroup, HaPeer, HaRouter, HaShare, HaShareOf};
 
 /// What can be asked.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]

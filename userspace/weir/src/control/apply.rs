@@ -249,12 +249,18 @@ impl Control {
         self.listeners.extend(opened);
         self.generation += 1;
         self.reload_error = None;
-        self.loaded = loaded;
+        let before = std::mem::replace(&mut self.loaded, loaded).plan;
         self.engine.apply(Arc::clone(&plan), Instant::now());
         self.carry_out().await;
         // What goes wrong now is told, and tried again by the tick; it must not keep the rest from following.
         // Addresses that go over to virtual routers, or come from them: given first, and taken once they are free.
-        let mut troubles: Vec<_> = self.follow_ha_plan(virtual_routers).await.into_iter().collect();
+        let mut troubles = Vec::new();
+        if let Some(kernel) = &mut self.kernel {
+            // What leaves bears a link address before it is a group's, and as long as it is.
+            let due = kernel.link_addresses(&[&before, &plan], true);
+            troubles.extend(due.err().map(|error| format!("{error:#}")));
+        }
+        troubles.extend(self.follow_ha_plan(virtual_routers).await);
         troubles.extend(self.follow_in_kernel(&plan, sync_change).await);
         self.check_ha();
         troubles.extend(self.export().await.err().map(|error| format!("{error:#}")));
@@ -308,6 +314,7 @@ impl Control {
             kernel.change_sync(sync_change),
             kernel.steer(plan, &self.listeners),
             kernel.take_in(plan, &self.listeners, true).await,
+            kernel.link_addresses(&[plan], true),
             kernel.addresses(plan).await,
         ];
         done.into_iter()

@@ -222,14 +222,17 @@ impl Ha {
                 peers: router.peers.clone(),
                 checksum: router.checksum,
                 v2: router.v2,
+                mac: group.mac_of(router).map(|mac| (mac, group.sends_by_mac())),
                 is_router: router.family() == Family::V6 && forwards_v6(&router.interface),
             });
         }
         let held = { group.routers.iter() }.flat_map(|router| {
-            router.addresses.iter().map(|(address, prefix)| Held {
+            let mac = hold::mac_of(group, router);
+            router.addresses.iter().map(move |(address, prefix)| Held {
                 interface: router.interface.to_string(),
                 address: *address,
                 prefix: *prefix,
+                mac,
             })
         });
         let signing = { group.authentication.as_ref() }.map(|it| signing(it, left.map(|left| left.sequence)));
@@ -245,6 +248,7 @@ impl Ha {
             },
             routers,
             held: held.collect(),
+            keeps: group.share.is_some(),
             signing: signing.transpose()?,
             demotion: 0,
             last_sent: left.and_then(|left| left.last_sent),
@@ -271,8 +275,11 @@ impl Ha {
 
     /// Whether this box is master of the group that has an address; None: no group has it.
     pub(super) fn answers_for(&self, address: IpAddr) -> Option<bool> {
-        let group = { self.groups.values() }.find(|known| known.plan.addresses().any(|it| it == address))?;
-        Some(group.state == State::Master)
+        let has = |known: &&Known| known.plan.addresses().any(|it| it == address);
+        { self.groups.values() }
+            .filter(has)
+            .map(|known| known.state == State::Master)
+            .reduce(|one, other| one || other)
     }
 
     fn tell(&self) -> impl Fn(Report) + Send + 'static {
@@ -352,9 +359,10 @@ impl Control {
             return Ok(None);
         };
         if plan.vrrp.is_empty() {
-            leases
+            let gone = leases
                 .settle()
                 .context("leases that a weir before this one has left")?;
+            hold::refuse(&gone)?;
             if !legacy.groups.is_empty() {
                 outside(|| -> anyhow::Result<()> { Ok(Addresses::new()?.give_others(&[])?) })
                     .context("addresses that a weir before this one has left")?;
@@ -375,10 +383,10 @@ impl Control {
             }
         };
         for (_, group) in &prepared.0 {
-            let addresses: Vec<_> = group.held.iter().map(|held| held.address).collect();
-            leases.register(group.id, &addresses).context("leases")?;
+            leases.register(group.id, &group.held).context("leases")?;
         }
-        leases.settle().context("leases")?;
+        let gone = leases.settle().context("leases")?;
+        hold::refuse(&gone)?;
         Ok(Some(Ready { prepared, legacy }))
     }
 
@@ -463,7 +471,8 @@ impl Control {
                     bail!("the thread of virtual routers does not answer");
                 }
                 // Addresses that no group has any more are nobody's to be silenced for.
-                running.leases.settle().context("leases")?;
+                let gone = running.leases.settle().context("leases")?;
+                hold::refuse(&gone)?;
                 for gone in old.values() {
                     running
                         .memory
@@ -512,6 +521,7 @@ impl Control {
             leases: leases.clone(),
             addresses: outside(Addresses::new).context("a netlink socket for virtual routers")?,
             memory: Arc::clone(&memory),
+            taken: BTreeMap::new(),
         };
         let driver = Driver::start_with(groups, hands, self.ha.tell(), Some(adverts))
             .context("a thread for virtual routers")?;
@@ -570,8 +580,12 @@ impl Control {
         }
         drop(driver);
         self.give_for_the_dead();
-        if let Err(error) = leases.remove() {
-            warn!(%error, "leases of virtual routers stay");
+        let removed = leases.remove().map_err(anyhow::Error::from);
+        if let Err(error) = removed.and_then(|gone| hold::refuse(&gone)) {
+            warn!(
+                error = format!("{error:#}"),
+                "something of virtual routers stays in the kernel"
+            );
         }
         memory.remove();
     }

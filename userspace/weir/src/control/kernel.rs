@@ -20,7 +20,7 @@ use weir_abi::Traffic;
 use weir_config::tunables::Values;
 use weir_core::{
     ids::{BackendKey, ListenKey, ServiceName, Shown},
-    plan::{IpNet, Listen, Lists, Mode, Plan, Tunnel},
+    plan::{GroupMac, IpNet, Listen, Lists, Mode, Plan, Tunnel},
 };
 use weir_datapath::{
     Capacities, Close, Datapath, How, ListCounts, Listed, NextHops, Options, Rule, Tunables, Wanted,
@@ -272,6 +272,17 @@ impl Kernel {
                 How::New => info!(to, "program attached"),
                 How::TakenOver => info!(to, "program replaced where a predecessor had attached it"),
             }
+        }
+        Ok(())
+    }
+
+    /// Has what leaves in the name of virtual routers bear their link addresses, as one of these plans says. `attached`: the
+    /// programs are.
+    pub(super) fn link_addresses(&mut self, plans: &[&Plan], attached: bool) -> anyhow::Result<()> {
+        let mut groups = plans.iter().flat_map(|plan| &plan.vrrp);
+        let any = groups.any(|group| group.mac != GroupMac::Own);
+        if self.datapath.set_link_addresses(any) && attached {
+            self.attach()?;
         }
         Ok(())
     }

@@ -187,6 +187,7 @@ impl Control {
             kernel.change_sync(sync_change)?;
             kernel.steer(&plan, &self.listeners)?;
             kernel.take_in(&plan, &self.listeners, false).await?;
+            kernel.link_addresses(&[&plan], false)?;
             kernel.attach()?;
             kernel.addresses(&plan).await?;
         }

@@ -46,10 +46,20 @@ fn one(group: &HaGroup, out: &mut String) {
         trouble,
         routers,
         services,
+        share_of,
     } = group;
     let _ = writeln!(out, "group {name}: {state} for {}, {cause}", span(*since_seconds));
     let mut facts = Vec::new();
     let mut fact = |key: &str, value: String| facts.push(vec![key.to_owned(), value]);
+    if let Some(share) = share_of {
+        fact(
+            "clients",
+            format!(
+                "share {} of {} in [vrrp.{}]",
+                share.number, share.count, share.section
+            ),
+        );
+    }
     for router in routers {
         let trouble = if router.usable {
             ""
@@ -65,6 +75,9 @@ fn one(group: &HaGroup, out: &mut String) {
                 router.addresses.join(" ")
             ),
         );
+        if let Some(mac) = &router.mac {
+            fact("", format!("at link address {mac}"));
+        }
         if let Some(own) = &router.own {
             let to = match router.peers.as_slice() {
                 [] => "all on the link".to_owned(),
@@ -175,7 +188,7 @@ pub(crate) fn demoted(demoted: &Demoted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{HaPeer, HaRouter, HaShare};
+    use crate::admin::api::{HaPeer, HaRouter, HaShare, HaShareOf};
 
     fn group() -> HaGroup {
         HaGroup {
@@ -206,11 +219,17 @@ mod tests {
                 interface: "eth0".into(),
                 family: "IPv4".into(),
                 addresses: vec!["192.0.2.10/24".into()],
+                mac: Some("03:00:5e:00:01:33".into()),
                 own: Some("192.0.2.1".into()),
                 peers: Vec::new(),
                 usable: true,
             }],
             services: vec!["www".into()],
+            share_of: Some(HaShareOf {
+                section: "edge".into(),
+                number: 1,
+                count: 2,
+            }),
         }
     }
 
@@ -223,7 +242,8 @@ mod tests {
         assert_eq!(
             text(&ha),
             "group edge: backup for 1m 1s, 192.0.2.2 is master with priority 100\n  \
-             router    51 on eth0: 192.0.2.10/24\n            adverts from 192.0.2.1 to all on the link\n  \
+             clients   share 1 of 2 in [vrrp.edge]\n  \
+             router    51 on eth0: 192.0.2.10/24\n            at link address 03:00:5e:00:01:33\n            adverts from 192.0.2.1 to all on the link\n  \
              services  www\n  \
              master    192.0.2.2 with priority 100\n  \
              priority  150, preempts never; announces 9, being demoted\n  \

@@ -24,11 +24,11 @@ use weir_core::vrrp::{
     accept::{Refused, Rules, Senders, Signatures, judge},
     announce,
     auth::{Keys, Signer, Window},
-    machine::{Heard, Machine, Output, RouterKey, State},
+    machine::{Cause, Change, Heard, Machine, Output, RouterKey, State},
     wire::{self, Ends, Message},
 };
 
-use super::{Counts, Group, Hands, Order, Report, Reported, Seen, Signing, Virtual};
+use super::{Counts, Elsewhere, Group, Hands, Order, Report, Reported, Seen, Signing, Virtual};
 use crate::{
     vips::VipError,
     vrrp::{addresses::Held, link::Link, ring::Ring, watch::Watch},
@@ -40,6 +40,8 @@ const LONGEST: usize = 4_352;
 const TURN: usize = 64;
 /// Addresses are compared that long after something about them has changed: one look for many changes.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Connections of a box that has handed over are not reset for that long: it may be draining them.
+const DRAIN: Duration = Duration::from_secs(60);
 /// What could not be done is tried again after that long.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -54,6 +56,11 @@ struct Running {
     id: usize,
     routers: Vec<Placed>,
     held: Vec<Held>,
+    keeps: bool,
+    /// As it was told last.
+    elsewhere: Elsewhere,
+    /// Until when the box that was master before may have connections.
+    drains: Option<Instant>,
     /// Whether each router's link can be used.
     usable: Vec<bool>,
     signing: Option<Signing>,
@@ -203,7 +210,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             self.fence_again(place);
             match self.groups.get(place).map(|group| group.machine.state()) {
                 Some(State::Master) => self.take(place),
-                Some(State::Backup | State::Init) => self.give(place),
+                Some(State::Backup | State::Init) => self.leave(place),
                 None => {}
             }
         }
@@ -217,13 +224,14 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                 return;
             };
             let id = running.id;
+            let mut is_new = false;
             let routers = running.routers.iter_mut().zip(&mut running.usable).enumerate();
             for (router, (it, before)) in routers {
                 let mut is_usable = it.link.is_usable();
                 // One that has vanished may be back, as another.
                 if !is_usable && let Ok(link) = it.link.reopen() {
                     is_usable = link.is_usable();
-                    is_other |= link.index() != it.link.index();
+                    is_new |= link.index() != it.link.index();
                     it.link = link;
                 }
                 if std::mem::replace(before, is_usable) != is_usable {
@@ -232,6 +240,12 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                     (self.reports)(Report { group: id, what });
                 }
             }
+            if is_new {
+                // Its link address, and what goes by its number.
+                let held = running.held.clone();
+                self.fence(group, &held, None);
+            }
+            is_other |= is_new;
             self.carry_out(group);
         }
         if is_other {
@@ -370,7 +384,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                 Output::Shut => self.hands.lease(id, None),
                 Output::Lease(until) | Output::Linger(until) => self.hands.lease(id, Some(until)),
                 Output::Take => self.take(group),
-                Output::Give => self.give(group),
+                Output::Give => self.leave(group),
                 Output::Advert { router, priority } => {
                     let sent = running.send(router, priority, &mut self.advert);
                     running.machine.sent(router, sent.is_ok(), Instant::now());
@@ -380,7 +394,10 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                     }
                 }
                 Output::Announce => self.announce(group),
-                Output::Changed(change) => told(Reported::Changed(change)),
+                Output::Changed(change) => {
+                    running.notice_hand_over(&change);
+                    told(Reported::Changed(change));
+                }
                 Output::Rival(rival) => told(Reported::Rival(rival)),
                 Output::Late(by) => {
                     running.counts.late(by);
@@ -391,6 +408,9 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         let Some(running) = self.groups.get_mut(group) else {
             return;
         };
+        if let Some(elsewhere) = running.elsewhere_now() {
+            self.hands.elsewhere(id, elsewhere);
+        }
         let last_sent = running.machine.last_sent();
         if last_sent != running.remembered {
             running.remembered = last_sent;
@@ -405,7 +425,12 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         };
         for (router, Placed { link, it }) in running.routers.iter().enumerate() {
             for ip in &it.addresses {
-                let frame = announce::frame(link.mac(), *ip, it.is_router);
+                let (mac, source) = match it.mac {
+                    None => (link.mac(), link.mac()),
+                    Some((mac, true)) => (mac, mac),
+                    Some((mac, false)) => (mac, link.mac()),
+                };
+                let frame = announce::frame(source, mac, *ip, it.is_router);
                 if let Err(cause) = link.announce(&frame) {
                     running.counts.unsent();
                     let what = Reported::NotSent { router, cause };
@@ -428,6 +453,15 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         if let Some(running) = self.groups.get(place) {
             let taken = self.hands.take(running.id, &running.held);
             self.told_addresses(place, taken);
+        }
+    }
+
+    /// Of a group that is not master: whether the box has its addresses nevertheless.
+    fn leave(&mut self, place: usize) {
+        if self.groups.get(place).is_some_and(|group| group.keeps) {
+            self.take(place);
+        } else {
+            self.give(place);
         }
     }
 
@@ -456,6 +490,37 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
 }
 
 impl Running {
+    /// Who hands over while it lives may have connections still; who falls silent has none.
+    fn notice_hand_over(&mut self, change: &Change) {
+        if !self.keeps || change.to != State::Master {
+            return;
+        }
+        self.drains = match change.cause {
+            Cause::Demoted(_) | Cause::Preempts { .. } => Some(Instant::now() + DRAIN),
+            Cause::Started
+            | Cause::Owner
+            | Cause::Resumed
+            | Cause::Silence
+            | Cause::Left(_)
+            | Cause::Better { .. }
+            | Cause::Fault(_)
+            | Cause::Stopped
+            | Cause::Late => None,
+        };
+    }
+
+    /// Whether another box counts as one that may have connections, if that is to be told.
+    fn elsewhere_now(&mut self) -> Option<Elsewhere> {
+        let now = match (self.machine.state(), self.machine.heard(), self.drains) {
+            (State::Backup, Some(_), _) => Elsewhere::Master,
+            (State::Master, _, Some(until)) => Elsewhere::Until(until),
+            (State::Init | State::Backup | State::Master, _, _) => Elsewhere::Nobody,
+        };
+        let is_other = self.keeps && now != self.elsewhere;
+        self.elsewhere = now;
+        is_other.then_some(now)
+    }
+
     fn seen(&self) -> Seen {
         Seen {
             group: self.id,

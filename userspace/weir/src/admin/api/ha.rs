@@ -43,6 +43,19 @@ pub(crate) struct HaGroup {
     pub(crate) routers: Vec<HaRouter>,
     /// Services that are reached by its addresses.
     pub(crate) services: Vec<String>,
+    /// Which share of its section's clients it serves. None: all of them.
+    pub(crate) share_of: Option<HaShareOf>,
+}
+
+/// A share of a section's clients.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HaShareOf {
+    /// `[vrrp.NAME]`
+    pub(crate) section: String,
+    /// Which share, from 1.
+    pub(crate) number: usize,
+    /// How many there are.
+    pub(crate) count: usize,
 }
 
 /// Something that speaks against this box.
@@ -67,6 +80,8 @@ pub(crate) struct HaRouter {
     /// `IPv4` or `IPv6`.
     pub(crate) family: String,
     pub(crate) addresses: Vec<String>,
+    /// The link address that goes with them. None: the interface's own.
+    pub(crate) mac: Option<String>,
     /// Where its adverts come from.
     pub(crate) own: Option<String>,
     /// Empty: adverts go to all on the link.

@@ -143,6 +143,7 @@ fn full_scrape() -> Scrape {
                 trouble: None,
                 routers: vec![],
                 services: vec![],
+                share_of: None,
             }],
             unverified: vec![],
             tls_troubles: vec![],

@@ -7,12 +7,12 @@ use weir_core::{
     plan::{VirtualRouter, VrrpGroup},
     vrrp::{Family, auth::Mode, demotion::Cause, machine::Preempt},
 };
-use weir_datapath::vrrp::Seen;
+use weir_datapath::vrrp::{Seen, shown};
 
 use super::{Known, PATIENCE};
 use crate::{
     admin::{
-        api::{Answer, Demoted, Ha, HaGroup, HaPeer, HaRouter, HaShare},
+        api::{Answer, Demoted, Ha, HaGroup, HaPeer, HaRouter, HaShare, HaShareOf},
         metrics::Vrrp,
     },
     control::state::Control,
@@ -101,6 +101,11 @@ impl Control {
             services: { self.loaded.plan.services_of(plan) }
                 .map(ToString::to_string)
                 .collect(),
+            share_of: plan.share.as_ref().map(|share| HaShareOf {
+                section: share.of.to_string(),
+                number: share.index + 1,
+                count: share.count,
+            }),
         }
     }
 
@@ -109,22 +114,26 @@ impl Control {
         let Some(running) = &self.ha.running else {
             return Answer::error("there are no virtual routers; write [vrrp.NAME] into the configuration");
         };
-        let Some(known) = { self.ha.groups.values_mut() }.find(|known| known.plan.name.as_str() == group)
-        else {
+        // A section's name is that of all its shares.
+        let is_meant = |known: &&mut Known| {
+            let plan = &known.plan;
+            plan.name.as_str() == group || plan.section().as_str() == group
+        };
+        let mut from = None;
+        for known in self.ha.groups.values_mut().filter(is_meant) {
+            let before = std::mem::replace(&mut known.operator, by);
+            from = from.max(Some(before));
+            if let Err(error) = running.memory.operator(known.id, by) {
+                warn!(%error, "the operator's demotion can't be kept for a successor");
+            }
+            info!(group = %known.plan.name, from = before, to = by, "virtual routers: demotion by an operator");
+        }
+        let Some(from) = from else {
             return Answer::error(format!("there is no group {group}; `weir ha` shows them"));
         };
-        let from = std::mem::replace(&mut known.operator, by);
-        if let Err(error) = running.memory.operator(known.id, by) {
-            warn!(%error, "the operator's demotion can't be kept for a successor");
-        }
-        info!(group, from, to = by, "virtual routers: demotion by an operator");
-        let name = known.plan.name.clone();
         self.follow_ha();
-        let total = self
-            .ha
-            .groups
-            .get(&name)
-            .map_or(0, |known| known.demotion.total());
+        let meant = self.ha.groups.values_mut().filter(is_meant);
+        let total = meant.map(|known| known.demotion.total()).max().unwrap_or(0);
         Answer::result(&Demoted {
             group: group.to_owned(),
             from,
@@ -181,6 +190,7 @@ fn routers(plan: &VrrpGroup, seen: Option<&Seen>) -> Vec<HaRouter> {
             addresses: { router.addresses.iter() }
                 .map(|(address, prefix)| format!("{address}/{prefix}"))
                 .collect(),
+            mac: plan.mac_of(router).map(shown),
             own: found.map(|(_, own)| own.to_string()),
             peers: router.peers.iter().map(ToString::to_string).collect(),
             usable: found.is_some_and(|(usable, _)| *usable),

@@ -11,7 +11,7 @@ use weir_core::vrrp::{
     machine::{Machine, State},
 };
 
-use super::{AGAIN, Group, Hands, Loop, Placed, Report, Reported, Running, Signing, Virtual};
+use super::{AGAIN, Elsewhere, Group, Hands, Loop, Placed, Report, Reported, Running, Signing, Virtual};
 use crate::vrrp::addresses::Held;
 
 impl<H: Hands, R: Fn(Report)> Loop<H, R> {
@@ -37,6 +37,9 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             usable: vec![true; routers.len()],
             routers,
             held: group.held,
+            keeps: group.keeps,
+            elsewhere: Elsewhere::Nobody,
+            drains: None,
             signing: group.signing,
             window: Window::default(),
             machine,
@@ -49,7 +52,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         if self.state(place) != Some(State::Master) {
             // What a process before may have left.
             self.shut(place);
-            self.give(place);
+            self.leave(place);
         }
         self.carry_out(place);
     }
@@ -107,13 +110,18 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
             },
             ..signing
         });
+        running.keeps = group.keeps;
         let is_same = running.held == group.held;
         running.held = group.held;
         running.machine.set_demotion(group.demotion, now);
         running.machine.set_config(group.config, now);
-        if !is_same && running.machine.state() == State::Master {
-            self.take(place);
-            self.announce(place);
+        if !is_same {
+            if running.machine.state() == State::Master {
+                self.take(place);
+                self.announce(place);
+            } else {
+                self.leave(place);
+            }
         }
         self.carry_out(place);
     }
@@ -124,7 +132,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
         let Some(running) = self.groups.get(place).filter(|running| running.held != held) else {
             return;
         };
-        let is_gone = |it: &&Held| !held.contains(it);
+        let is_gone = |it: &&Held| !held.iter().any(|now| now.is_at(it));
         let gone: Vec<_> = running.held.iter().filter(is_gone).cloned().collect();
         if !gone.is_empty() {
             let given = self.hands.give(running.id, &gone);
@@ -134,7 +142,7 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
     }
 
     /// Has the kernel's programs hold this box to leases for these addresses of a group. Only then it takes part.
-    fn fence(&mut self, place: usize, held: &[Held], last_sent: Option<Instant>) {
+    pub(super) fn fence(&mut self, place: usize, held: &[Held], last_sent: Option<Instant>) {
         let Some(running) = self.groups.get_mut(place) else {
             return;
         };
