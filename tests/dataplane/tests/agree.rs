@@ -453,8 +453,9 @@ fn placed(flows: &HashMap<FlowKey, FlowState>) -> HashMap<FlowKey, u32> {
 }
 
 /// What these packets do not reach: no helper fails, limits are a matter of the clock, the tables of `full-nat` have more
-/// room than its ports can fill, and these services have neither limits per source nor cookies.
-const NEVER: [Reason; 7] = [
+/// room than its ports can fill, these services have neither limits per source nor cookies, and no address has shares (on
+/// those both sides agree in `group.rs`).
+const NEVER: [Reason; 8] = [
     Reason::Internal,
     Reason::ReplyLimited,
     Reason::NatTableFull,
@@ -462,6 +463,7 @@ const NEVER: [Reason; 7] = [
     Reason::SourceConnections,
     Reason::SynCookie,
     Reason::CookieInvalid,
+    Reason::OtherShare,
 ];
 
 #[test]
