@@ -17,7 +17,7 @@
 //! | by `nat`, `full-nat`: a backend's answer, ICMP errors of its side, later fragments | dropped |
 //! | from it: it is another box's now | as ever |
 //!
-//! Where a group has a link address of its own, what is to that comes by [`group`](super::group), and so do questions who has
+//! Where a group has a link address of its own, what is to that comes by [`group`], and so do questions who has
 //! its addresses.
 
 use weir_abi::{

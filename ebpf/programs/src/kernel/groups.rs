@@ -19,7 +19,7 @@ pub(crate) fn linked(mac: [u16; 3], ifindex: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// `LEASED`: see [`Tables::lease`].
+/// `LEASED`: see `Tables::lease`.
 #[inline(always)]
 pub(crate) fn leased(addr: &Addr16) -> u32 {
     // SAFETY: copied at once, see the module.
