@@ -136,9 +136,9 @@ fn neighbor(ctx: &TcContext) {
         if kind == u16::from_ne_bytes([1, 1]) || kind == u16::from_ne_bytes([2, 1]) {
             let [x, y, z] = mac;
             let mut new = [kind, x, y, z];
+            let (from, to) = (old.as_mut_ptr().cast(), new.as_mut_ptr().cast());
             // SAFETY: 8 bytes of this program's each.
-            let difference =
-                unsafe { bpf_csum_diff(old.as_mut_ptr().cast(), 8, new.as_mut_ptr().cast(), 8, 0) };
+            let difference = unsafe { bpf_csum_diff(from, 8, to, 8, 0) };
             store(ctx, ND_OPTION_AT, &new);
             // SAFETY: the context of this run. The sum's place was loaded past.
             unsafe { bpf_l4_csum_replace(ctx.skb.skb, ND_SUM_AT, 0, difference as u64, 0) };
