@@ -95,16 +95,23 @@ pub fn config(node: usize, backends: usize, interval: &str, key: &Path) -> WeirC
     config
 }
 
-/// Flows of a service that a box has in its tables, its own and those that it was told of.
+/// Flows of a service that a box has in its tables and that have not ended, its own and those that it was told of.
 ///
 /// # Errors
 /// No answer, or not of the form.
 pub fn held(weir: &Weir<'_>, service: &str) -> Result<u64> {
-    let text = weir.ask(&["flows", "--service", service])?;
-    // "3 shown of 7 that match, of 9 in all"
-    let last = text.lines().last().unwrap_or_default();
-    let number = last.split_whitespace().nth(3).and_then(|word| word.parse().ok());
-    number.with_context(|| format!("not the last line of `weir flows`: {last:?}"))
+    let count = |more: &[&str]| {
+        let text = weir.ask(&[&["flows", "--service", service, "--limit", "1"], more].concat())?;
+        // "3 shown of 7 that match, of 9 in all"
+        let last = text.lines().last().unwrap_or_default();
+        let number = { last.split_whitespace() }
+            .nth(3)
+            .and_then(|word| word.parse::<u64>().ok());
+        number.with_context(|| format!("not the last line of `weir flows`: {last:?}"))
+    };
+    // What has ended rests for a minute or two. It is counted first: what ends meanwhile is not taken off twice.
+    let ended = count(&["--closed"])?;
+    Ok(count(&[])?.saturating_sub(ended))
 }
 
 /// Waits until a box holds so many flows of a service: its own, or those that it was told of.

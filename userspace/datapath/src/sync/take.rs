@@ -90,20 +90,20 @@ impl<'a> Taker<'a> {
         index: u32,
     ) -> Result<Result<(), NotTaken>, MapError> {
         let there = self.tables.flows.get(key)?;
+        // Whoever saw it last knows, be it that it has ended: a box that comes back with its tables tells of flows that have ended
+        // here meanwhile.
         if let Some(state) = there
             && is_own(&state)
-            && state.service & flow::CLOSED == 0
             && self.now.saturating_sub(state.seen.max(state.recorded)) <= entry.idle
         {
             return Ok(Err(NotTaken::Own));
         }
         if entry.ended {
             if let Some(state) = there
-                && !is_own(&state)
                 && state.backend == index
                 && state.service & flow::CLOSED == 0
             {
-                let service = state.service | flow::CLOSED;
+                let service = state.service | flow::CLOSED | flow::TOLD;
                 self.tables.flows.set(
                     key,
                     &FlowState {
@@ -159,15 +159,15 @@ impl<'a> Taker<'a> {
         let there = tables.nat_replies.get(&reply_key)?;
         let is_this = there.is_some_and(|reply| flow_of(&reply_key, &reply) == *key);
         let of_this = tables.nat_flows.get(key)?;
-        let seen = |reply: &NatReply| {
+        // Whoever saw it last knows, be it that it has ended: a box that comes back with its tables tells of flows that have ended
+        // here meanwhile.
+        let knows_better = |reply: &NatReply| {
             let seen = reply.seen.max(of_this.map_or(0, |flow| flow.seen));
-            self.now.saturating_sub(seen)
+            reply.flags & nat::TOLD == 0 && self.now.saturating_sub(seen.max(reply.closed)) <= entry.idle
         };
-        let is_own = |reply: &NatReply| reply.flags & nat::TOLD == 0 && reply.closed == 0;
-        if let Some(reply) = there
-            && is_own(&reply)
-            && (!is_this || seen(&reply) <= entry.idle)
-        {
+        // The port is another flow's, unless that one has ended.
+        let is_taken = |reply: &NatReply| !is_this && reply.flags & nat::TOLD == 0 && reply.closed == 0;
+        if there.is_some_and(|reply| is_taken(&reply) || (is_this && knows_better(&reply))) {
             return Ok(Err(NotTaken::Own));
         }
         // The flow may have had another port, or another backend.
@@ -180,7 +180,7 @@ impl<'a> Taker<'a> {
             && let Some(reply) = tables.nat_replies.get(&before)?
             && flow_of(&before, &reply) == *key
         {
-            if is_own(&reply) && seen(&reply) <= entry.idle {
+            if knows_better(&reply) {
                 return Ok(Err(NotTaken::Own));
             }
             if !entry.ended && reply.flags & nat::TOLD != 0 {
@@ -188,13 +188,17 @@ impl<'a> Taker<'a> {
             }
         }
         if entry.ended {
-            if let Some(reply) = there.filter(|reply| is_this && reply.flags & nat::TOLD != 0)
-                && reply.closed == 0
-            {
-                let closed = self.now.max(1);
-                tables
-                    .nat_replies
-                    .set(&reply_key, &NatReply { closed, ..reply })?;
+            if let Some(reply) = there.filter(|reply| is_this && reply.closed == 0) {
+                // The peer's word from now on, like all it says: it may say next that a new flow has begun.
+                let (closed, flags) = (self.now.max(1), reply.flags | nat::TOLD);
+                tables.nat_replies.set(
+                    &reply_key,
+                    &NatReply {
+                        closed,
+                        flags,
+                        ..reply
+                    },
+                )?;
             }
             return Ok(Ok(()));
         }

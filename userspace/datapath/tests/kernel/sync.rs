@@ -369,6 +369,57 @@ fn translated_flows_take_their_ports_along() {
     two.close();
 }
 
+/// A box that died and comes back has flows in its tables that have ended on the other one: they end there too, and stay ended
+/// here.
+#[test]
+fn what_has_ended_meanwhile_ends_in_tables_of_old() {
+    let [mut one, mut two] = Node::pair();
+    let wish = wanted([translated(&[backend(vip("10.0.0.11", 25))])]);
+    one.datapath.reconcile(&wish).unwrap();
+    two.datapath.reconcile(&wish).unwrap();
+    let put = |node: &Node, n: u16, [begun, silent]: [u32; 2], ended: bool| {
+        let (mut flow, reply_key, mut reply) = pair(n, 2_000 + n, 1, nat_flag::ANSWERED);
+        let seen = (now() - silent).to_ne_bytes();
+        flow[24..28].copy_from_slice(&(now() - begun).to_ne_bytes());
+        flow[28..].copy_from_slice(&seen);
+        reply[60..64].copy_from_slice(&seen);
+        if ended {
+            reply[64..68].copy_from_slice(&seen);
+        }
+        node.open(names::NAT_REPLIES).insert(reply_key, reply, 0).unwrap();
+        node.open(names::NAT_FLOWS)
+            .insert(key(client(n), vip(VIP4, 25)), flow, 0)
+            .unwrap();
+    };
+    // One ended here after the other box saw it last; another one went on there after it ended here, so it is a new one.
+    put(&one, 1, [20, 20], false);
+    put(&two, 1, [0, 5], true);
+    put(&one, 2, [5, 5], false);
+    put(&two, 2, [20, 20], true);
+    one.start(&wish, two.address, 1);
+    two.start(&wish, one.address, 2);
+    let ended = |node: &Node| {
+        let flows = node.flows();
+        let of = |n| {
+            flows
+                .iter()
+                .find(|flow| flow.client == client(n))
+                .map(|flow| flow.stage)
+        };
+        [of(1), of(2)].map(|stage| stage == Some(FlowStage::Closed))
+    };
+    wait_for("both know the same", || {
+        ([&one, &two].map(ended) == [[true, false]; 2]).then_some(())
+    });
+    // And then the client begins anew from the same port.
+    put(&two, 1, [1, 1], false);
+    wait_for("the new one is known", || {
+        (ended(&one) == [false; 2]).then_some(())
+    });
+    one.close();
+    two.close();
+}
+
 #[test]
 fn garbage_is_counted_and_moves_nothing() {
     let [mut one, mut two] = Node::pair();
