@@ -232,6 +232,10 @@ fn a_pair_of_boxes() -> Result<()> {
         group.cause == "was master before" && group.changes == 1,
         "{group:?}"
     );
+    // It does not wait for the kernel to verify programs, which takes seconds.
+    let log = one.log();
+    let at = |what: &str| log.find(what).with_context(|| format!("{what:?} in {log}"));
+    ensure!(at("virtual routers take part")? < at("pinned maps taken over")?, "{log}");
     site.answers("edge-1")?;
     ensure!(two.group("edge")?.changes == waits, "{:?}", two.group("edge")?);
     ensure!(before == 2, "init, backup, master: {before}");

@@ -99,7 +99,7 @@ impl Part {
             (Self::Killed | Self::Cut, Setup::WeirFastest) => most(60),
             (Self::Stopped, Setup::WeirFastest) => most(100),
             (Self::Killed | Self::Cut | Self::Stopped, Setup::Weir) => most(3_700),
-            (Self::Demoted | Self::Ended | Self::Reload, _) => Target {
+            (Self::Demoted | Self::Ended | Self::Reload, _) | (Self::Upgrade, Setup::Weir) => Target {
                 lost: Some(0),
                 ..Target::NONE
             },

@@ -147,8 +147,7 @@ impl Machine {
             return;
         }
         self.started = true;
-        let goes_on = last_sent.is_some_and(|at| now < at + self.interval() * INTERVALS);
-        self.take_part(goes_on, now);
+        self.take_part(goes_on(last_sent, self.interval(), now), now);
     }
 
     /// A router can take part, or cannot: its link is down, or this box has no address there.
@@ -424,6 +423,12 @@ impl Machine {
         };
         self.step(event, cause, None, now);
     }
+}
+
+/// Whether a process after one that was master goes on as master, if its adverts that are the longest ago left then: nobody
+/// can have taken over since.
+pub fn goes_on(last_sent: Option<Instant>, interval: Duration, now: Instant) -> bool {
+    last_sent.is_some_and(|at| now < at + interval * INTERVALS)
 }
 
 fn member(router: &Router, config: &Config, now: Instant) -> Member {

@@ -33,7 +33,7 @@ use weir_core::{
         Family,
         auth::Sequence,
         demotion::Demotion,
-        machine::{Config, Router, RouterKey, State},
+        machine::{Config, Router, RouterKey, State, goes_on},
     },
 };
 use weir_datapath::vrrp::{
@@ -46,7 +46,7 @@ use self::{
     memory::{GROUPS, Left, Legacy, Memory},
     revive::Deaths,
 };
-use super::{signing::Secrets, state::Control};
+use super::{kernel::Kernel, signing::Secrets, state::Control};
 
 /// Reports that others can provoke wait for control, at most; those beyond are counted only.
 const PROVOKED: usize = 256;
@@ -93,6 +93,8 @@ pub(super) struct Ha {
     socket: PathBuf,
     groups: BTreeMap<GroupName, Known>,
     running: Option<Running>,
+    /// Those of groups that go on while programs are not loaded yet.
+    leases: Option<Leases>,
     reports: mpsc::UnboundedReceiver<Report>,
     report: mpsc::UnboundedSender<Report>,
     /// Reports on their way that others have provoked.
@@ -129,6 +131,7 @@ impl Ha {
             socket: socket.to_owned(),
             groups: BTreeMap::new(),
             running: None,
+            leases: None,
             reports,
             report,
             provoked: Arc::default(),
@@ -142,6 +145,19 @@ impl Ha {
             seen: Vec::new(),
             deaths: Deaths::default(),
         }
+    }
+
+    /// Whether a process before this one was master of some group a moment ago, and this one can go on as that.
+    pub(super) fn may_resume(socket: &Path, plan: &Plan) -> bool {
+        let legacy = Memory::legacy(socket);
+        let now = Instant::now();
+        let sent = |group: &VrrpGroup| legacy.groups.get(&group.name).and_then(|left| left.last_sent);
+        { plan.vrrp.iter() }.any(|group| goes_on(sent(group), group.interval.duration(), now))
+    }
+
+    /// The leases that groups which go on hold already.
+    pub(super) fn take_leases(&mut self) -> Option<Leases> {
+        self.leases.take()
     }
 
     /// Opens what a plan's groups need and this one does not have yet.
@@ -355,7 +371,7 @@ impl Control {
     pub(super) async fn prepare_ha(&mut self) -> anyhow::Result<Option<Ready>> {
         let plan = self.loaded.plan.clone();
         let legacy = Memory::legacy(&self.ha.socket);
-        let Some(leases) = self.kernel.as_ref().map(|kernel| kernel.leases().clone()) else {
+        let Some(leases) = self.leases().cloned() else {
             return Ok(None);
         };
         if plan.vrrp.is_empty() {
@@ -388,6 +404,29 @@ impl Control {
         let gone = leases.settle().context("leases")?;
         hold::refuse(&gone)?;
         Ok(Some(Ready { prepared, legacy }))
+    }
+
+    /// Has groups go on that the process before this one was master of a moment ago, with the programs and tables that it
+    /// has left. To verify programs takes the kernel seconds: if groups waited for that, others would have taken them over.
+    pub(super) async fn resume_ha(&mut self) {
+        let done = async {
+            self.ha.leases = Some(Leases::open(&self.loaded.plan.node.pins).context("leases")?);
+            let ready = self.prepare_ha().await?;
+            self.begin_ha(ready).await
+        };
+        if let Err(error) = done.await {
+            info!(
+                error = format!("{error:#}"),
+                "virtual routers wait for the programs"
+            );
+        }
+    }
+
+    fn leases(&self) -> Option<&Leases> {
+        self.kernel
+            .as_ref()
+            .map(Kernel::leases)
+            .or(self.ha.leases.as_ref())
     }
 
     /// Begins with the plan's groups, once everything else is in place: as what the process before this one was, if it was
@@ -512,11 +551,10 @@ impl Control {
             memory.ready().context("the state of virtual routers")?;
         }
         let links = Links::new().context("a netlink socket for virtual routers")?;
-        let (leases, pins) = match &self.kernel {
-            Some(kernel) => (kernel.leases().clone(), self.loaded.plan.node.pins.clone()),
-            None => bail!("virtual routers need XDP"),
+        let Some(leases) = self.leases().cloned() else {
+            bail!("virtual routers need XDP");
         };
-        let adverts = Ring::open(&pins, leases.clone()).context("adverts by XDP")?;
+        let adverts = Ring::open(&self.loaded.plan.node.pins, leases.clone()).context("adverts by XDP")?;
         let hands = Hold {
             leases: leases.clone(),
             addresses: outside(Addresses::new).context("a netlink socket for virtual routers")?,

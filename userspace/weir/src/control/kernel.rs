@@ -68,8 +68,13 @@ fn sources(plan: &Plan) -> impl Iterator<Item = IpAddr> {
 
 impl Kernel {
     /// Opens the datapath, new or as a predecessor left it. Attaches nothing yet. `discard_flows`: those of another layout
-    /// may be lost.
-    pub(super) fn open(loaded: &Loaded, state_dir: &Path, discard_flows: bool) -> anyhow::Result<Self> {
+    /// may be lost. `leases`: those that virtual routers which go on hold already.
+    pub(super) fn open(
+        loaded: &Loaded,
+        state_dir: &Path,
+        discard_flows: bool,
+        leases: Option<Leases>,
+    ) -> anyhow::Result<Self> {
         let node = &loaded.plan.node;
         let values = loaded.source.tunables.values();
         let options = Options {
@@ -95,7 +100,10 @@ impl Kernel {
             },
         };
         let mut datapath = Datapath::open(options)?;
-        let leases = Leases::open(&node.pins).context("leases of virtual routers")?;
+        let leases = match leases {
+            Some(leases) => leases,
+            None => Leases::open(&node.pins).context("leases of virtual routers")?,
+        };
         let flood = Flood::new(datapath.syncookies().context("kernel settings")?);
         let vips = Vips::new(state_dir).context("virtual addresses")?;
         let intake = Intake::new().context("rules and routes")?;

@@ -62,6 +62,8 @@ impl Control {
                 .unwrap_or(MAX_WORKERS)
                 .min(MAX_WORKERS),
         };
+        // Programs take seconds to load. Where groups of virtual routers can go on without, they do so first.
+        let resumes = plan.node.xdp != XdpMode::Off && Ha::may_resume(&socket, plan);
         // What is most likely to be in the way comes before anything is touched.
         let (ask, asks) = mpsc::channel(ASKS);
         let control_socket = ControlSocket::serve(&socket, ask.clone())?;
@@ -70,8 +72,10 @@ impl Control {
             None => None,
         };
         let kernel = match plan.node.xdp {
-            XdpMode::Off => None,
-            XdpMode::Native | XdpMode::Generic => Some(Kernel::open(&loaded, dir, args.discard_flows)?),
+            XdpMode::Native | XdpMode::Generic if !resumes => {
+                Some(Kernel::open(&loaded, dir, args.discard_flows, None)?)
+            }
+            XdpMode::Off | XdpMode::Native | XdpMode::Generic => None,
         };
 
         let now = Instant::now();
@@ -151,20 +155,27 @@ impl Control {
             endpoint,
             _lock: lock,
         };
-        match control.bring_everything_up().await {
+        match control.bring_everything_up(resumes, args.discard_flows).await {
             Ok(()) => Ok(control),
             Err(error) => {
-                control.abandon().await;
+                control.abandon(resumes).await;
                 Err(error)
             }
         }
     }
 
-    async fn bring_everything_up(&mut self) -> anyhow::Result<()> {
+    async fn bring_everything_up(&mut self, resumes: bool, discard_flows: bool) -> anyhow::Result<()> {
         self.adopt_or_start_health().await.context("health process")?;
         self.adopt_or_start_relay().await.context("relay process")?;
         self.adopt_or_start_keys().await.context("keys process")?;
         self.connect_signers().await?;
+        if resumes {
+            self.resume_ha().await;
+            let leases = self.ha.take_leases();
+            let dir = self.loaded.plan.admin.socket.parent();
+            let dir = dir.context("admin.socket: give a path with a directory")?;
+            self.kernel = Some(Kernel::open(&self.loaded, dir, discard_flows, leases)?);
+        }
         let plan = self.loaded.plan.clone();
         self.certificates.taken(&plan, None);
         sources::check(&plan, self.kernel.as_ref()).await?;

@@ -507,11 +507,12 @@ impl Control {
         info!("weir has ended");
     }
 
-    /// A start that failed: what was found running stays as it was, what was started ends.
-    pub(super) async fn abandon(&mut self) {
+    /// A start that failed: what was found running stays as it was, what was started ends. `resumed`: there are tables of a
+    /// process before this one, which it was to go on with.
+    pub(super) async fn abandon(&mut self, resumed: bool) {
         let found = |link: &Option<Link>| link.as_ref().is_some_and(|l| l.adopted);
         let relay_found = found(&self.relay.link) || !self.retiring.is_empty();
-        let kernel_found = self.kernel.as_ref().is_some_and(Kernel::was_found);
+        let kernel_found = self.kernel.as_ref().map_or(resumed, Kernel::was_found);
         if !relay_found && !kernel_found {
             self.finish().await;
             return;
