@@ -6,7 +6,11 @@
 //!   backend .50 ─┴─ 192.0.2.0/24 ┴─ box2 .2        192.0.2.10 and 2001:db8::10 are on one of them
 //! ```
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -114,6 +118,21 @@ impl Site {
             ensure!(who == node, "{who} answers as well");
         }
         Ok(())
+    }
+
+    /// A client's connection that is kept, after one request.
+    fn keep(&self) -> Result<TcpStream> {
+        let to = SocketAddr::new(VIPS[0].parse().context("an address")?, 80);
+        let mut stream = self.client.run(|| TcpStream::connect(to))??;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).context("a response")?;
+            head.extend(byte);
+        }
+        Ok(stream)
     }
 
     /// Whether a box has the addresses: all, or none.
@@ -235,7 +254,10 @@ fn a_pair_of_boxes() -> Result<()> {
     // It does not wait for the kernel to verify programs, which takes seconds.
     let log = one.log();
     let at = |what: &str| log.find(what).with_context(|| format!("{what:?} in {log}"));
-    ensure!(at("virtual routers take part")? < at("pinned maps taken over")?, "{log}");
+    ensure!(
+        at("virtual routers take part")? < at("pinned maps taken over")?,
+        "{log}"
+    );
     site.answers("edge-1")?;
     ensure!(two.group("edge")?.changes == waits, "{:?}", two.group("edge")?);
     ensure!(before == 2, "init, backup, master: {before}");
@@ -322,7 +344,13 @@ fn a_pair_of_boxes() -> Result<()> {
     site.answers("edge-1")?;
 
     // An orderly end: the other one has it before this one is gone, and nothing of it stays.
+    let mut kept = site.keep()?;
     one.stop()?;
+    // Who had a connection was shown its end in time: the other box would reset it.
+    let mut rest = Vec::new();
+    kept.read_to_end(&mut rest)
+        .context("a connection that was kept")?;
+    ensure!(rest.is_empty(), "{rest:?}");
     ensure!(
         !site.holds(0)? && !one.scratch().join("vrrp.state").exists(),
         "it has left something"

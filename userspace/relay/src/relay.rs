@@ -345,6 +345,35 @@ impl Relay {
         Ok(all)
     }
 
+    /// Serves on, but has connections end where that costs their clients nothing: idle ones now, others behind the response that
+    /// is under way (`Connection: close`, GOAWAY). For when the addresses are about to move to another box, which connections
+    /// can't. Resolves when all that are open now have ended, or after `within`, with the number of those that have not.
+    pub fn ease(&self, within: Duration) -> impl Future<Output = u64> + use<> {
+        let until = Instant::now() + within;
+        let mut waits = Vec::new();
+        for commands in &self.commands {
+            let (done, wait) = oneshot::channel();
+            if commands.send(Command::Ease { until, done }).is_ok() {
+                waits.push(wait);
+            }
+        }
+        async move {
+            let mut left = 0;
+            for wait in waits {
+                left += wait.await.unwrap_or(0);
+            }
+            left
+        }
+    }
+
+    /// Takes [`Self::ease`] back: connections are kept again.
+    pub fn serve_on(&self) {
+        for commands in &self.commands {
+            // A worker that is gone serves nobody.
+            let _ = commands.send(Command::ServeOn);
+        }
+    }
+
     /// Ends in order: stops accepting, closes idle connections, lets requests finish (with `Connection: close`), and
     /// cuts what is left, tunnels included, after `within`. Resolves when nothing is open any more, with the number of
     /// connections that were cut.

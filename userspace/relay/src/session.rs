@@ -314,7 +314,7 @@ impl<C: Client> Session<C> {
 
     /// Whether the connection may not serve another request.
     fn is_ending(&self) -> bool {
-        self.worker.draining.get() || self.entrance.is_closed()
+        self.worker.is_ending() || self.entrance.is_closed()
     }
 }
 

@@ -60,6 +60,14 @@ pub(crate) enum Command {
     },
     /// Health words have changed.
     Words,
+    /// Serve on, but end connections where that costs nothing; answers once those that are open now have ended, or at that
+    /// moment, with how many have not.
+    Ease {
+        until: Instant,
+        done: oneshot::Sender<u64>,
+    },
+    /// That is off.
+    ServeOn,
     /// End in order; answers with the number of connections that were cut.
     Drain {
         until: Instant,
@@ -87,14 +95,19 @@ pub(crate) struct Worker {
     /// Makes ids of requests.
     pub(crate) ids: RefCell<Ids>,
     upstreams: RefCell<Upstreams>,
-    /// No new connections, no second request on those that are open.
+    /// No second request on any connection.
+    pub(crate) easing: Cell<bool>,
+    /// The same, and no new connections.
     pub(crate) draining: Cell<bool>,
     /// Everything ends now.
     pub(crate) cutting: Cell<bool>,
     /// Connections open, and those that were cut.
     open: Cell<u64>,
     cut: Cell<u64>,
-    /// Rings when the last connection closes.
+    /// Times that `easing` began; and those of the open connections that were there before the last time.
+    eased: Cell<u64>,
+    old: Cell<u64>,
+    /// Rings when the last connection closes, or the last of the old ones.
     emptied: Notify,
     /// Wakes the tick task after it slept because there was nothing to do.
     busy: Notify,
@@ -206,10 +219,13 @@ async fn run(
         log: RefCell::new(log),
         ids: RefCell::new(Ids::new(seed())),
         upstreams: RefCell::new(Upstreams::new(index, tools)),
+        easing: Cell::new(false),
         draining: Cell::new(false),
         cutting: Cell::new(false),
         open: Cell::new(0),
         cut: Cell::new(0),
+        eased: Cell::new(0),
+        old: Cell::new(0),
         emptied: Notify::new(),
         busy: Notify::new(),
         cells,
@@ -232,6 +248,14 @@ async fn run(
                 worker.upstreams.borrow().words_changed();
                 worker.warm();
             }
+            Command::Ease { until, done } => {
+                if !worker.easing.replace(true) {
+                    worker.eased.set(worker.eased.get() + 1);
+                    worker.old.set(worker.open.get());
+                }
+                tokio::task::spawn_local(ease(Rc::clone(&worker), until, done));
+            }
+            Command::ServeOn => worker.easing.set(false),
             Command::Drain { until, done } => {
                 held.clear();
                 worker.draining.set(true);
@@ -374,6 +398,12 @@ impl Worker {
         } else {
             RequestId::NONE
         }
+    }
+
+    /// Whether connections may not serve another request.
+    #[inline]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.easing.get() || self.draining.get()
     }
 
     /// Makes sure that the tick task runs: something waits for it.
@@ -551,6 +581,22 @@ async fn attend(worker: Rc<Worker>, bells: Arc<Bells>) {
         bell.notified().await;
         worker.upstreams.borrow().attend();
     }
+}
+
+async fn ease(worker: Rc<Worker>, until: Instant, done: oneshot::Sender<u64>) {
+    worker.timers.wake_all();
+    let gone = async {
+        loop {
+            let emptied = worker.emptied.notified();
+            if worker.old.get() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    };
+    // What has not ended is counted.
+    let _ = tokio::time::timeout_at(until.into(), gone).await;
+    let _ = done.send(worker.old.get());
 }
 
 async fn drain(worker: Rc<Worker>, until: Instant, done: oneshot::Sender<u64>) {

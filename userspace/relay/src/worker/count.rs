@@ -24,6 +24,8 @@ impl Drop for AtPool {
 /// A connection, as far as the worker counts it: open from its making to its drop.
 pub(crate) struct Open {
     worker: Rc<Worker>,
+    /// How often connections had been eased out when it was made.
+    eased: u64,
     cell: Arc<ServiceCell>,
 }
 
@@ -36,6 +38,7 @@ impl Open {
         cell.open.add(1);
         worker.cell.open.add(1);
         Self {
+            eased: worker.eased.get(),
             worker: Rc::clone(worker),
             cell: Arc::clone(cell),
         }
@@ -51,7 +54,12 @@ impl Drop for Open {
         if self.worker.cutting.get() {
             self.worker.cut.set(self.worker.cut.get() + 1);
         }
-        if open == 0 {
+        let is_last_old = self.worker.easing.get() && self.eased < self.worker.eased.get() && {
+            let old = self.worker.old.get().saturating_sub(1);
+            self.worker.old.set(old);
+            old == 0
+        };
+        if open == 0 || is_last_old {
             self.worker.emptied.notify_waiters();
         }
     }

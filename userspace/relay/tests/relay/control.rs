@@ -308,6 +308,59 @@ fn a_drain_serves_what_is_on_its_way() {
     });
 }
 
+/// Before its addresses move: whoever comes is served, nobody is kept.
+#[test]
+fn who_is_eased_out_loses_nothing() {
+    let backend = Backend::new();
+    let lab = Lab::new(Setup::http(&[backend.at]));
+    let mut idle = lab.client();
+    idle.send(GET);
+    let mut server = backend.accept();
+    server.head();
+    server.send(OK);
+    assert_eq!(idle.response().0, 200);
+    let mut busy = lab.client();
+    busy.send(GET);
+    server.head();
+    std::thread::scope(|scope| {
+        let eased = scope.spawn(|| block_on(lab.relay.ease(PATIENCE)));
+        idle.ends();
+        assert!(!eased.is_finished(), "a request is under way");
+        // Another one comes meanwhile, and is not waited for.
+        let mut late = lab.client();
+        late.send(GET);
+        let mut other = backend.accept();
+        other.head();
+        other.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        assert_eq!(value(&late.head(), "connection").as_deref(), Some("close"));
+        server.send(OK);
+        assert_eq!(value(&busy.head(), "connection").as_deref(), Some("close"));
+        drop(busy);
+        assert_eq!(eased.join().unwrap(), 0);
+    });
+    // It was called off: connections are kept again.
+    lab.relay.serve_on();
+    let mut kept = lab.client();
+    for _ in 0..2 {
+        kept.send(GET);
+        server.head();
+        server.send(OK);
+        assert_eq!(value(&kept.head(), "connection"), None);
+    }
+    // And again. What does not end in time is counted.
+    assert_eq!(block_on(lab.relay.ease(Duration::from_millis(100))), 0);
+    kept.ends();
+    let mut upgraded = lab.client();
+    lab.relay.serve_on();
+    upgraded.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    server.head();
+    server.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    upgraded.head();
+    assert_eq!(block_on(lab.relay.ease(Duration::from_millis(100))), 1);
+    server.send("goes on");
+    assert_eq!(upgraded.text(7), "goes on");
+}
+
 #[test]
 fn a_drain_cuts_what_does_not_finish() {
     let backend = Backend::new();

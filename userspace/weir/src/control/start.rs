@@ -134,6 +134,7 @@ impl Control {
             relay_has: BTreeSet::new(),
             relay: Child::new(relay_recipe, relay_tell, now),
             relay_phase: RelayPhase::Missing,
+            easing: None,
             health: Child::new(health_recipe, health_tell, now),
             keys: Keys::new(Child::new(keys_recipe, keys_tell, now), keys_heard),
             certificates: Certificates::default(),

@@ -105,6 +105,8 @@ pub(super) struct Control {
     pub(super) relay_has: BTreeSet<ListenKey>,
     pub(super) relay: Child<FromRelay>,
     pub(super) relay_phase: RelayPhase,
+    /// While it stops: since when connections are eased out.
+    pub(super) easing: Option<Easing>,
     pub(super) health: Child<FromHealth>,
     pub(super) keys: Keys,
     pub(super) certificates: Certificates,
@@ -154,6 +156,19 @@ impl Notice {
     }
 }
 
+/// Connections of the relay are eased out, before other boxes are asked to take over.
+pub(super) struct Easing {
+    since: Instant,
+    until: Instant,
+    is_done: bool,
+}
+
+impl Easing {
+    fn end(&self) -> tokio::time::Instant {
+        if self.is_done { self.since } else { self.until }.into()
+    }
+}
+
 struct Signals {
     term: Signal,
     int: Signal,
@@ -199,16 +214,18 @@ impl Control {
             let wake = self.next_wake(stop.is_some());
             tokio::select! {
                 biased;
-                _ = signals.term.recv() => match self.notice(stop.is_some() || notice.is_some()).await {
-                    Some(given) => notice = Some(given),
-                    None => {
-                        notice = None;
-                        stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
+                _ = signals.term.recv() => {
+                    let again = stop.is_some() || notice.is_some() || self.easing.is_some();
+                    if again || !self.ease().await {
+                        (notice, stop) = self.give_up("SIGTERM", again, stop).await;
                     }
-                },
+                }
+                () = sleep_until(self.easing.as_ref().map(Easing::end)), if self.waits_for_ease(&notice, stop) => {
+                    (notice, stop) = self.give_up("SIGTERM", false, stop).await;
+                }
                 () = sleep_until(notice.as_mut().map(|notice| notice.end(self.ha.is_master()))), if notice.is_some() => {
                     notice = None;
-                    stop = Some(self.begin_stop("SIGTERM", self.drain_ms(), stop).await);
+                    stop = Some(self.begin_stop("SIGTERM", self.drain_left_ms(), stop).await);
                 }
                 _ = signals.int.recv() => {
                     notice = None;
@@ -455,6 +472,62 @@ impl Control {
             }
             Heard::Message { .. } | Heard::Gone { .. } => {}
         }
+    }
+
+    /// Begins to ease connections of the relay out, if there are other boxes to take the addresses over: connections can't go
+    /// along. False: there is nothing to wait for.
+    async fn ease(&mut self) -> bool {
+        let within = Duration::from_millis(self.drain_ms());
+        let eases =
+            self.ha.is_master() && self.relay_phase == RelayPhase::Serving && !self.listeners.is_empty();
+        if !eases || within.is_zero() {
+            return false;
+        }
+        info!(
+            within_ms = within.as_millis(),
+            "connections of the relay are to end before other boxes take over"
+        );
+        let within_ms = self.drain_ms();
+        self.relay.tell(&ToRelay::Ease { within_ms }, &[]).await;
+        let since = Instant::now();
+        self.easing = Some(Easing {
+            since,
+            until: since + within,
+            is_done: false,
+        });
+        true
+    }
+
+    /// The relay says that connections have ended, all but some.
+    pub(super) fn eased(&mut self, left: u64) {
+        info!(left, "connections of the relay have ended");
+        if let Some(easing) = &mut self.easing {
+            easing.is_done = true;
+        }
+    }
+
+    fn waits_for_ease(&self, notice: &Option<Notice>, stop: Option<tokio::time::Instant>) -> bool {
+        self.easing.is_some() && notice.is_none() && stop.is_none()
+    }
+
+    /// Asks other boxes to take over; if there is nothing to wait for, ends.
+    async fn give_up(
+        &mut self,
+        why: &str,
+        again: bool,
+        stop: Option<tokio::time::Instant>,
+    ) -> (Option<Notice>, Option<tokio::time::Instant>) {
+        match self.notice(again).await {
+            Some(given) => (Some(given), stop),
+            None => (None, Some(self.begin_stop(why, self.drain_left_ms(), stop).await)),
+        }
+    }
+
+    /// What is left of the time for the drain.
+    fn drain_left_ms(&self) -> u64 {
+        let spent = { self.easing.as_ref() }.map_or(Duration::ZERO, |easing| easing.since.elapsed());
+        let spent = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+        self.drain_ms().saturating_sub(spent)
     }
 
     /// A signal asks for the end: how long to serve on before. A second one waits for nothing.

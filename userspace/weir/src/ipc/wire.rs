@@ -33,6 +33,9 @@ pub(crate) enum ToRelay {
     Stats { id: u64 },
     /// Answered by one [`FromRelay::Listener`] each, then [`FromRelay::ListenersEnd`].
     Listeners,
+    /// Serve on, but have connections end where that costs nothing. Answered by [`FromRelay::Eased`], at the latest after that
+    /// time.
+    Ease { within_ms: u64 },
     /// Stop accepting, end within the time, exit.
     Drain { within_ms: u64 },
 }
@@ -54,6 +57,8 @@ pub(crate) enum FromRelay {
     Stats { id: u64 },
     /// So many sockets that may have addresses of others are wanted, by family. Answered by [`ToRelay::Sockets`].
     Lacks { v4: usize, v6: usize },
+    /// Connections that were open have ended, all but so many.
+    Eased { left: u64 },
     /// Drained; the process exits. How many connections were cut.
     Drained { cut: u64 },
 }

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     future::pending,
     os::fd::{AsFd, OwnedFd},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -76,6 +77,7 @@ impl Process {
         let mut control: Option<Channel> = None;
         let stock = Arc::clone(&self.stock);
         let mut minutes = tokio::time::interval(Duration::from_secs(60));
+        let mut easing: Option<Pin<Box<dyn Future<Output = u64>>>> = None;
         loop {
             tokio::select! {
                 biased;
@@ -100,6 +102,9 @@ impl Process {
                         Ok(()) => {
                             self.coming = None;
                             control = Some(channel);
+                            // The end that the control before this one was at is off.
+                            self.relay.serve_on();
+                            easing = None;
                             // Whoever was asked before is gone.
                             stock.forget_asked();
                         }
@@ -113,7 +118,17 @@ impl Process {
                         warn!(error = format!("{error:#}"), "control can't be asked for sockets");
                     }
                 }
+                left = async { easing.as_mut()?.await.into() }, if easing.is_some() => {
+                    easing = None;
+                    if let (Some(left), Some(channel)) = (left, &control) {
+                        // Control may be gone; its successor knows nothing of it.
+                        let _ = channel.send(&FromRelay::Eased { left }, &[]).await;
+                    }
+                }
                 message = receive(control.as_ref()) => match message {
+                    Ok(Some((ToRelay::Ease { within_ms }, _))) => {
+                        easing = Some(Box::pin(self.relay.ease(Duration::from_millis(within_ms))));
+                    }
                     Ok(Some((ToRelay::Drain { within_ms }, _))) => {
                         return self.end(control.as_ref(), Duration::from_millis(within_ms)).await;
                     }
@@ -227,7 +242,7 @@ impl Process {
                 let error = self.tell_listeners(control).await.err().map(|e| format!("{e:#}"));
                 control.send(&FromRelay::ListenersEnd { error }, &[]).await?;
             }
-            ToRelay::Drain { .. } => bail!("drain is not obeyed here"),
+            ToRelay::Ease { .. } | ToRelay::Drain { .. } => bail!("an end is not obeyed here"),
         }
         Ok(())
     }

@@ -341,7 +341,7 @@ impl Conn {
     ) -> Poll<()> {
         let route = self.entrance.route();
         let http = route.as_deref().and_then(http);
-        let is_ending = self.worker.draining.get() || self.entrance.is_closed() || http.is_none();
+        let is_ending = self.worker.is_ending() || self.entrance.is_closed() || http.is_none();
         // One that has not asked anything yet has its first request on the way.
         let waits = self.active.get() == 0 && !self.asked.get() && http.is_some();
         if is_ending && !waits && !std::mem::replace(&mut going.away, true) {
