@@ -170,6 +170,14 @@ fn body(priority: u8, preempt: &str, interval: &str, keys: &Scratch, more: &str)
     )
 }
 
+/// What a box has said, in which order.
+fn in_order(weir: &Weir<'_>, [first, second]: [&str; 2]) -> Result<()> {
+    let log = weir.log();
+    let at = |what: &str| log.find(what).with_context(|| format!("{what:?} in {log}"));
+    ensure!(at(first)? < at(second)?, "{log}");
+    Ok(())
+}
+
 fn config(node: &'static str, body: String) -> WeirConfig {
     let mut config = WeirConfig::both_planes(body);
     config.node = node;
@@ -252,12 +260,7 @@ fn a_pair_of_boxes() -> Result<()> {
         "{group:?}"
     );
     // It does not wait for the kernel to verify programs, which takes seconds.
-    let log = one.log();
-    let at = |what: &str| log.find(what).with_context(|| format!("{what:?} in {log}"));
-    ensure!(
-        at("virtual routers take part")? < at("pinned maps taken over")?,
-        "{log}"
-    );
+    in_order(&one, ["virtual routers take part", "pinned maps taken over"])?;
     site.answers("edge-1")?;
     ensure!(two.group("edge")?.changes == waits, "{:?}", two.group("edge")?);
     ensure!(before == 2, "init, backup, master: {before}");
@@ -346,7 +349,14 @@ fn a_pair_of_boxes() -> Result<()> {
     // An orderly end: the other one has it before this one is gone, and nothing of it stays.
     let mut kept = site.keep()?;
     one.stop()?;
-    // Who had a connection was shown its end in time: the other box would reset it.
+    // Who had a connection was shown its end before the addresses went: the other box would reset it.
+    in_order(
+        &one,
+        [
+            "connections of the relay have ended left=0",
+            "other boxes are asked to take over",
+        ],
+    )?;
     let mut rest = Vec::new();
     kept.read_to_end(&mut rest)
         .context("a connection that was kept")?;
