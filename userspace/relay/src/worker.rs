@@ -46,6 +46,7 @@ use crate::{
 };
 
 mod count;
+mod end;
 mod entrance;
 
 pub(crate) use count::{AtPool, Open};
@@ -253,13 +254,13 @@ async fn run(
                     worker.eased.set(worker.eased.get() + 1);
                     worker.old.set(worker.open.get());
                 }
-                tokio::task::spawn_local(ease(Rc::clone(&worker), until, done));
+                tokio::task::spawn_local(end::ease(Rc::clone(&worker), until, done));
             }
             Command::ServeOn => worker.easing.set(false),
             Command::Drain { until, done } => {
                 held.clear();
                 worker.draining.set(true);
-                tokio::task::spawn_local(drain(Rc::clone(&worker), until, done));
+                tokio::task::spawn_local(end::drain(Rc::clone(&worker), until, done));
             }
         }
     }
@@ -581,50 +582,4 @@ async fn attend(worker: Rc<Worker>, bells: Arc<Bells>) {
         bell.notified().await;
         worker.upstreams.borrow().attend();
     }
-}
-
-async fn ease(worker: Rc<Worker>, until: Instant, done: oneshot::Sender<u64>) {
-    worker.timers.wake_all();
-    let gone = async {
-        loop {
-            let emptied = worker.emptied.notified();
-            if worker.old.get() == 0 {
-                return;
-            }
-            emptied.await;
-        }
-    };
-    // What has not ended is counted.
-    let _ = tokio::time::timeout_at(until.into(), gone).await;
-    let _ = done.send(worker.old.get());
-}
-
-async fn drain(worker: Rc<Worker>, until: Instant, done: oneshot::Sender<u64>) {
-    worker.upstreams.borrow().close_idle();
-    worker.timers.wake_all();
-    let empty = async {
-        loop {
-            let emptied = worker.emptied.notified();
-            if worker.open.get() == 0 {
-                return;
-            }
-            emptied.await;
-        }
-    };
-    if tokio::time::timeout_at(until.into(), empty).await.is_err() {
-        worker.cutting.set(true);
-        worker.timers.wake_all();
-        loop {
-            let emptied = worker.emptied.notified();
-            if worker.open.get() == 0 {
-                break;
-            }
-            emptied.await;
-        }
-    }
-    worker.upstreams.borrow().close_idle();
-    if let Some(log) = worker.log.borrow_mut().as_mut() {
-        log.flush();
-    }
-    let _ = done.send(worker.cut.get());
 }

@@ -15,6 +15,7 @@ mod answers;
 mod apply;
 mod certificates;
 mod child;
+mod ending;
 mod explain;
 mod exports;
 mod flows;

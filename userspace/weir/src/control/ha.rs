@@ -1,10 +1,11 @@
 //! Virtual routers, as control sees them: what the plan asks of the thread that runs them, and what it tells.
 //!
 //! The machine decides and the thread acts (`weir-datapath`). Owned here: that groups keep their place from one
-//! configuration and one process to the next, in which order addresses change hands, and the end. What speaks against this
-//! box is `follow.rs`, what operators are shown `show.rs`, what control waits for `events.rs`, a thread that has died
-//! `revive.rs`.
+//! configuration and one process to the next, in which order addresses change hands, and the end. The start is `begin.rs`,
+//! what speaks against this box `follow.rs`, what operators are shown `show.rs`, what control waits for `events.rs`, a thread
+//! that has died `revive.rs`.
 
+mod begin;
 mod events;
 mod follow;
 mod hold;
@@ -37,8 +38,7 @@ use weir_core::{
     },
 };
 use weir_datapath::vrrp::{
-    Addresses, Counts, Driver, Group, Held, Link, LinkError, Links, Report, Ring, Seen, Signing, Virtual,
-    leases::Leases,
+    Addresses, Counts, Driver, Group, Held, Link, Links, Report, Ring, Seen, Signing, Virtual, leases::Leases,
 };
 
 use self::{
@@ -46,14 +46,12 @@ use self::{
     memory::{GROUPS, Left, Legacy, Memory},
     revive::Deaths,
 };
-use super::{kernel::Kernel, signing::Secrets, state::Control};
+use super::{signing::Secrets, state::Control};
 
 /// Reports that others can provoke wait for control, at most; those beyond are counted only.
 const PROVOKED: usize = 256;
 /// How long the thread may take for a new configuration, or to tell its state. It waits for nothing, so this is long.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// At the start interfaces may be a moment behind: an IPv6 address is not to be used before nobody else is found to have it.
-const LINKS_COME: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Beyond the time in which another box takes over: for what is on its way.
 const ON_ITS_WAY: Duration = Duration::from_millis(200);
@@ -117,12 +115,6 @@ pub(super) struct Ha {
 
 /// What a plan asks for, ready to be put in force.
 pub(super) struct Prepared(Vec<(Arc<VrrpGroup>, Group)>);
-
-/// The groups of a start, and what a process before has left of them.
-pub(super) struct Ready {
-    prepared: Prepared,
-    legacy: Legacy,
-}
 
 impl Ha {
     pub(super) fn new(socket: &Path) -> Self {
@@ -353,106 +345,7 @@ fn outside<T: Send, E: Send + From<std::io::Error>>(
     })
 }
 
-/// Whether time may mend it.
-fn is_late(error: &anyhow::Error) -> bool {
-    match error.downcast_ref::<LinkError>() {
-        Some(LinkError::NoAddress { .. } | LinkError::OtherAddress { .. }) => true,
-        // An address that is not to be used yet.
-        Some(LinkError::System { cause, .. }) => cause.kind() == std::io::ErrorKind::AddrNotAvailable,
-        Some(_) | None => false,
-    }
-}
-
 impl Control {
-    /// Gets ready for the plan's groups, before programs are attached: from then on they hold this box to leases.
-    ///
-    /// # Errors
-    /// Something that they need is not there.
-    pub(super) async fn prepare_ha(&mut self) -> anyhow::Result<Option<Ready>> {
-        let plan = self.loaded.plan.clone();
-        let legacy = Memory::legacy(&self.ha.socket);
-        let Some(leases) = self.leases().cloned() else {
-            return Ok(None);
-        };
-        if plan.vrrp.is_empty() {
-            let gone = leases
-                .settle()
-                .context("leases that a weir before this one has left")?;
-            hold::refuse(&gone)?;
-            if !legacy.groups.is_empty() {
-                outside(|| -> anyhow::Result<()> { Ok(Addresses::new()?.give_others(&[])?) })
-                    .context("addresses that a weir before this one has left")?;
-                Memory::discard(&self.ha.socket);
-            }
-            return Ok(None);
-        }
-        weir_datapath::vrrp::check_kernel()?;
-        let until = Instant::now() + LINKS_COME;
-        let prepared = loop {
-            match self.ha.prepare_with(&plan, &legacy) {
-                Ok(prepared) => break prepared,
-                Err(error) if is_late(&error) && Instant::now() < until => {
-                    warn!(error = format!("{error:#}"), "waiting for it");
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                }
-                Err(error) => return Err(error),
-            }
-        };
-        for (_, group) in &prepared.0 {
-            leases.register(group.id, &group.held).context("leases")?;
-        }
-        let gone = leases.settle().context("leases")?;
-        hold::refuse(&gone)?;
-        Ok(Some(Ready { prepared, legacy }))
-    }
-
-    /// Has groups go on that the process before this one was master of a moment ago, with the programs and tables that it
-    /// has left. To verify programs takes the kernel seconds: if groups waited for that, others would have taken them over.
-    pub(super) async fn resume_ha(&mut self) {
-        let done = async {
-            self.ha.leases = Some(Leases::open(&self.loaded.plan.node.pins).context("leases")?);
-            let ready = self.prepare_ha().await?;
-            self.begin_ha(ready).await
-        };
-        if let Err(error) = done.await {
-            info!(
-                error = format!("{error:#}"),
-                "virtual routers wait for the programs"
-            );
-        }
-    }
-
-    fn leases(&self) -> Option<&Leases> {
-        self.kernel
-            .as_ref()
-            .map(Kernel::leases)
-            .or(self.ha.leases.as_ref())
-    }
-
-    /// Begins with the plan's groups, once everything else is in place: as what the process before this one was, if it was
-    /// there a moment ago.
-    ///
-    /// # Errors
-    /// Something that they need is not there.
-    pub(super) async fn begin_ha(&mut self, ready: Option<Ready>) -> anyhow::Result<()> {
-        let Some(Ready { prepared, legacy }) = ready else {
-            return Ok(());
-        };
-        let held: Vec<_> = prepared
-            .0
-            .iter()
-            .flat_map(|(_, group)| group.held.clone())
-            .collect();
-        outside(|| -> anyhow::Result<()> { Ok(Addresses::new()?.give_others(&held)?) })
-            .context("addresses that a weir before this one has left")?;
-        // A relay that is there serves what it served. So this box is as good as it was.
-        let relay_found = self.relay.link.as_ref().is_some_and(|link| link.adopted);
-        self.ha.is_starting = !(legacy.was_ready && relay_found);
-        // The flows of the control before this one are still in the kernel's tables.
-        self.ha.needs_flows = self.ha.is_starting;
-        self.take_in_ha(prepared, &legacy).await
-    }
-
     /// Puts a plan's groups in force. What could not be done, in words.
     pub(super) async fn follow_ha_plan(&mut self, prepared: Prepared) -> Option<String> {
         let done = self.take_in_ha(prepared, &Legacy::default()).await;
