@@ -143,7 +143,7 @@ tunables! {
     /// Requests per second that may be sent again whatever the percentage.
     relay_retry_budget_floor: u32 =
         "weir.relay.retry.budget_floor", count(0, 1_000_000), 10, Live;
-    /// How long requests and connections in progress may go on after SIGTERM.
+    /// How long requests and connections in progress may go on after SIGTERM; a master hands over once they have ended.
     relay_drain: Duration =
         "weir.relay.drain", time(ms(0), DAY), s(30), Live;
     /// From the start of one check to the start of the next.

@@ -291,7 +291,12 @@ impl Scan {
                     answered: reply.flags & nat::ANSWERED != 0,
                     by_rst: reply.flags & nat::BY_RST != 0,
                 }),
-                ..self.entry(key, backend, flow.recorded, flow.seen.max(reply.seen))
+                ..self.entry(
+                    key,
+                    backend,
+                    flow.recorded,
+                    flow.seen.max(reply.seen).max(reply.closed),
+                )
             }),
         }
         Ok(())

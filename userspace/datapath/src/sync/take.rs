@@ -94,7 +94,7 @@ impl<'a> Taker<'a> {
         // here meanwhile.
         if let Some(state) = there
             && is_own(&state)
-            && self.now.saturating_sub(state.seen.max(state.recorded)) <= entry.idle
+            && is_later(self.now.saturating_sub(state.seen.max(state.recorded)), entry)
         {
             return Ok(Err(NotTaken::Own));
         }
@@ -103,12 +103,14 @@ impl<'a> Taker<'a> {
                 && state.backend == index
                 && state.service & flow::CLOSED == 0
             {
+                // The peer's word from now on, like all it says: it may say next that a new flow has begun.
                 let service = state.service | flow::CLOSED | flow::TOLD;
                 self.tables.flows.set(
                     key,
                     &FlowState {
                         service,
-                        seen: self.now,
+                        packets: 0,
+                        seen: self.now.saturating_sub(entry.idle),
                         ..state
                     },
                 )?;
@@ -163,7 +165,7 @@ impl<'a> Taker<'a> {
         // here meanwhile.
         let knows_better = |reply: &NatReply| {
             let seen = reply.seen.max(of_this.map_or(0, |flow| flow.seen));
-            reply.flags & nat::TOLD == 0 && self.now.saturating_sub(seen.max(reply.closed)) <= entry.idle
+            reply.flags & nat::TOLD == 0 && is_later(self.now.saturating_sub(seen.max(reply.closed)), entry)
         };
         // The port is another flow's, unless that one has ended.
         let is_taken = |reply: &NatReply| !is_this && reply.flags & nat::TOLD == 0 && reply.closed == 0;
@@ -190,7 +192,8 @@ impl<'a> Taker<'a> {
         if entry.ended {
             if let Some(reply) = there.filter(|reply| is_this && reply.closed == 0) {
                 // The peer's word from now on, like all it says: it may say next that a new flow has begun.
-                let (closed, flags) = (self.now.max(1), reply.flags | nat::TOLD);
+                let by_rst = if translation.by_rst { nat::BY_RST } else { 0 };
+                let (closed, flags) = (self.now.max(1), reply.flags | nat::TOLD | by_rst);
                 tables.nat_replies.set(
                     &reply_key,
                     &NatReply {
@@ -231,4 +234,10 @@ impl<'a> Taker<'a> {
         }
         Ok(Ok(()))
     }
+}
+
+/// Whether what this box saw so many seconds ago is later than what it is told. In doubt an end holds: a flow that goes on is
+/// told again.
+const fn is_later(ago: u32, entry: &Entry) -> bool {
+    ago < entry.idle || (ago == entry.idle && !entry.ended)
 }

@@ -23,6 +23,8 @@ use crate::ipc::{ToHealth, ToRelay};
 const HEALTH_END: Duration = Duration::from_secs(1);
 /// A relay that drains gets this much longer than it was given before it is killed.
 pub(super) const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+/// Time for the drain after connections were eased out, in milliseconds, however long that took.
+const DRAIN_LEAST_MS: u64 = 2_000;
 
 /// How long weir serves on before it ends.
 pub(super) struct Notice {
@@ -54,8 +56,14 @@ pub(super) struct Easing {
 }
 
 impl Easing {
-    pub(super) fn end(&self) -> tokio::time::Instant {
-        if self.is_done { self.since } else { self.until }.into()
+    /// When it is over. A box that is master of nothing any more has nothing to wait for.
+    pub(super) fn end(&self, is_master: bool) -> tokio::time::Instant {
+        if self.is_done || !is_master {
+            self.since
+        } else {
+            self.until
+        }
+        .into()
     }
 }
 
@@ -64,8 +72,8 @@ impl Control {
     /// along. False: there is nothing to wait for.
     pub(super) async fn ease(&mut self) -> bool {
         let within = Duration::from_millis(self.drain_ms());
-        let eases =
-            self.ha.is_master() && self.relay_phase == RelayPhase::Serving && !self.listeners.is_empty();
+        let serves = matches!(self.relay_phase, RelayPhase::Applying | RelayPhase::Serving);
+        let eases = self.ha.is_master() && serves && !self.listeners.is_empty();
         if !eases || within.is_zero() {
             return false;
         }
@@ -84,9 +92,11 @@ impl Control {
         true
     }
 
-    /// The relay says that connections have ended, all but some.
-    pub(super) fn eased(&mut self, left: u64) {
-        info!(left, "connections of the relay have ended");
+    /// The relay says that connections have ended, all but some; or it has ended itself, and they with it.
+    pub(super) fn eased(&mut self, left: Option<u64>) {
+        if let Some(left) = left {
+            info!(left, "connections of the relay have ended");
+        }
         if let Some(easing) = &mut self.easing {
             easing.is_done = true;
         }
@@ -113,7 +123,9 @@ impl Control {
     pub(super) fn drain_left_ms(&self) -> u64 {
         let spent = { self.easing.as_ref() }.map_or(Duration::ZERO, |easing| easing.since.elapsed());
         let spent = u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
-        self.drain_ms().saturating_sub(spent)
+        // Who came at the last moment is not cut off at once.
+        let least = self.drain_ms().min(DRAIN_LEAST_MS);
+        self.drain_ms().saturating_sub(spent).max(least)
     }
 
     /// A signal asks for the end: how long to serve on before. A second one waits for nothing.

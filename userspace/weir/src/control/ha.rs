@@ -41,6 +41,8 @@ use weir_datapath::vrrp::{
     Addresses, Counts, Driver, Group, Held, Link, Links, Report, Ring, Seen, Signing, Virtual, leases::Leases,
 };
 
+pub(super) use begin::LINKS_COME;
+
 use self::{
     hold::Hold,
     memory::{GROUPS, Left, Legacy, Memory},
@@ -117,13 +119,14 @@ pub(super) struct Ha {
 pub(super) struct Prepared(Vec<(Arc<VrrpGroup>, Group)>);
 
 impl Ha {
-    pub(super) fn new(socket: &Path) -> Self {
+    /// `leases`: those of groups that may go on while programs are not loaded yet.
+    pub(super) fn new(socket: &Path, leases: Option<Leases>) -> Self {
         let (report, reports) = mpsc::unbounded_channel();
         Self {
             socket: socket.to_owned(),
             groups: BTreeMap::new(),
             running: None,
-            leases: None,
+            leases,
             reports,
             report,
             provoked: Arc::default(),
@@ -198,7 +201,7 @@ impl Ha {
     ) -> anyhow::Result<Group> {
         let known = self.groups.get(&group.name);
         // Links of a thread that has died went with it.
-        let has_links = !self.deaths.is_dead();
+        let has_links = self.running.is_some() && !self.deaths.is_dead();
         let mut routers = Vec::new();
         let mut config = Vec::new();
         for router in &group.routers {

@@ -159,13 +159,14 @@ impl Control {
                     None => warn!("the relay's counters came without their text"),
                 },
                 FromRelay::Lacks { v4, v6 } => self.give_sockets(v4, v6).await,
-                FromRelay::Eased { left } => self.eased(left),
+                FromRelay::Eased { left } => self.eased(Some(left)),
                 FromRelay::Drained { cut } => info!(cut, "the relay has drained"),
                 FromRelay::Hello { .. } | FromRelay::Listener { .. } | FromRelay::ListenersEnd { .. } => {
                     warn!("the relay said what was not asked");
                 }
             },
             Heard::Gone { link, why } if Some(link) == current => {
+                self.eased(None);
                 if stopping {
                     self.relay.set_aside();
                 } else {

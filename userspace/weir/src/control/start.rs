@@ -17,12 +17,13 @@ use weir_core::{
     ids::ListenKey,
     plan::{LogFormat, LogTarget, Plan, XdpMode},
 };
+use weir_datapath::vrrp::leases::Leases;
 
 use super::{
     certificates::Certificates,
     child::{Child, Found, Heard, Recipe, Role, socket_beside},
     exports::Exporting,
-    ha::Ha,
+    ha::{Ha, LINKS_COME},
     kernel::{Kernel, SyncChange},
     keys::Keys,
     saved::StateFile,
@@ -62,8 +63,13 @@ impl Control {
                 .unwrap_or(MAX_WORKERS)
                 .min(MAX_WORKERS),
         };
-        // Programs take seconds to load. Where groups of virtual routers can go on without, they do so first.
-        let resumes = plan.node.xdp != XdpMode::Off && Ha::may_resume(&socket, plan);
+        // Programs take seconds to load. Where groups of virtual routers can go on without, by tables of the same layout, they do
+        // so first.
+        let leases = match plan.node.xdp != XdpMode::Off && Ha::may_resume(&socket, plan) {
+            true => Leases::open(&plan.node.pins).ok(),
+            false => None,
+        };
+        let resumes = leases.is_some();
         // What is most likely to be in the way comes before anything is touched.
         let (ask, asks) = mpsc::channel(ASKS);
         let control_socket = ControlSocket::serve(&socket, ask.clone())?;
@@ -128,7 +134,7 @@ impl Control {
             engine,
             kernel,
             exporting,
-            ha: Ha::new(&socket),
+            ha: Ha::new(&socket, leases),
             workers,
             listeners: BTreeMap::new(),
             relay_has: BTreeSet::new(),
@@ -166,10 +172,6 @@ impl Control {
     }
 
     async fn bring_everything_up(&mut self, resumes: bool, discard_flows: bool) -> anyhow::Result<()> {
-        self.adopt_or_start_health().await.context("health process")?;
-        self.adopt_or_start_relay().await.context("relay process")?;
-        self.adopt_or_start_keys().await.context("keys process")?;
-        self.connect_signers().await?;
         if resumes {
             self.resume_ha().await;
             let leases = self.ha.take_leases();
@@ -177,6 +179,10 @@ impl Control {
             let dir = dir.context("admin.socket: give a path with a directory")?;
             self.kernel = Some(Kernel::open(&self.loaded, dir, discard_flows, leases)?);
         }
+        self.adopt_or_start_health().await.context("health process")?;
+        self.adopt_or_start_relay().await.context("relay process")?;
+        self.adopt_or_start_keys().await.context("keys process")?;
+        self.connect_signers().await?;
         let plan = self.loaded.plan.clone();
         self.certificates.taken(&plan, None);
         sources::check(&plan, self.kernel.as_ref()).await?;
@@ -191,7 +197,7 @@ impl Control {
         self.listeners.extend(opened);
         self.configure_relay().await?;
         self.carry_out().await;
-        let virtual_routers = self.prepare_ha().await.context("virtual routers")?;
+        let virtual_routers = self.prepare_ha(LINKS_COME).await.context("virtual routers")?;
         let wanted = self.wanted(&plan);
         if let Some(kernel) = &mut self.kernel {
             kernel.lists(&plan.lists)?;
@@ -203,7 +209,9 @@ impl Control {
             kernel.attach()?;
             kernel.addresses(&plan).await?;
         }
-        self.begin_ha(virtual_routers).await.context("virtual routers")?;
+        self.begin_ha(virtual_routers, false)
+            .await
+            .context("virtual routers")?;
         self.begin_export().await
     }
 

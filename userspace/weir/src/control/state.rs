@@ -176,12 +176,15 @@ impl Control {
             tokio::select! {
                 biased;
                 _ = signals.term.recv() => {
-                    let again = stop.is_some() || notice.is_some() || self.easing.is_some();
-                    if again || !self.ease().await {
+                    // A second one skips what is waited for.
+                    let again = stop.is_some() || notice.is_some();
+                    if again || self.easing.is_some() || !self.ease().await {
                         (notice, stop) = self.give_up("SIGTERM", again, stop).await;
                     }
                 }
-                () = sleep_until(self.easing.as_ref().map(Easing::end)), if self.waits_for_ease(&notice, stop) => {
+                () = sleep_until(self.easing.as_ref().map(|easing| easing.end(self.ha.is_master()))),
+                    if self.waits_for_ease(&notice, stop) =>
+                {
                     (notice, stop) = self.give_up("SIGTERM", false, stop).await;
                 }
                 () = sleep_until(notice.as_mut().map(|notice| notice.end(self.ha.is_master()))), if notice.is_some() => {

@@ -4,14 +4,14 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tracing::{info, warn};
+use tracing::warn;
 use weir_datapath::vrrp::{Addresses, LinkError, leases::Leases};
 
 use super::{LOOK_AGAIN, Legacy, Prepared, hold, memory::Memory, outside};
 use crate::control::{kernel::Kernel, state::Control};
 
 /// At the start interfaces may be a moment behind: an IPv6 address is not to be used before nobody else is found to have it.
-const LINKS_COME: Duration = Duration::from_secs(10);
+pub(in crate::control) const LINKS_COME: Duration = Duration::from_secs(10);
 
 /// The groups of a start, and what a process before has left of them.
 pub(in crate::control) struct Ready {
@@ -20,11 +20,15 @@ pub(in crate::control) struct Ready {
 }
 
 impl Control {
-    /// Gets ready for the plan's groups, before programs are attached: from then on they hold this box to leases.
+    /// Gets ready for the plan's groups, before programs are attached: from then on they hold this box to leases. `patience`:
+    /// how long interfaces may take to be as they are to be.
     ///
     /// # Errors
     /// Something that they need is not there.
-    pub(in crate::control) async fn prepare_ha(&mut self) -> anyhow::Result<Option<Ready>> {
+    pub(in crate::control) async fn prepare_ha(
+        &mut self,
+        patience: Duration,
+    ) -> anyhow::Result<Option<Ready>> {
         let plan = self.loaded.plan.clone();
         let legacy = Memory::legacy(&self.ha.socket);
         let Some(leases) = self.leases().cloned() else {
@@ -43,7 +47,7 @@ impl Control {
             return Ok(None);
         }
         weir_datapath::vrrp::check_kernel()?;
-        let until = Instant::now() + LINKS_COME;
+        let until = Instant::now() + patience;
         let prepared = loop {
             match self.ha.prepare_with(&plan, &legacy) {
                 Ok(prepared) => break prepared,
@@ -66,15 +70,17 @@ impl Control {
     /// has left. To verify programs takes the kernel seconds: if groups waited for that, others would have taken them over.
     pub(in crate::control) async fn resume_ha(&mut self) {
         let done = async {
-            self.ha.leases = Some(Leases::open(&self.loaded.plan.node.pins).context("leases")?);
-            let ready = self.prepare_ha().await?;
-            self.begin_ha(ready).await
+            let ready = self.prepare_ha(Duration::ZERO).await?;
+            self.begin_ha(ready, true).await
         };
         if let Err(error) = done.await {
-            info!(
+            warn!(
                 error = format!("{error:#}"),
-                "virtual routers wait for the programs"
+                "virtual routers can't go on before programs are loaded; they begin anew then"
             );
+            if self.ha.running.is_none() {
+                self.ha.groups.clear();
+            }
         }
     }
 
@@ -86,11 +92,15 @@ impl Control {
     }
 
     /// Begins with the plan's groups, once everything else is in place: as what the process before this one was, if it was
-    /// there a moment ago.
+    /// there a moment ago. `resumes`: nothing else is in place yet.
     ///
     /// # Errors
     /// Something that they need is not there.
-    pub(in crate::control) async fn begin_ha(&mut self, ready: Option<Ready>) -> anyhow::Result<()> {
+    pub(in crate::control) async fn begin_ha(
+        &mut self,
+        ready: Option<Ready>,
+        resumes: bool,
+    ) -> anyhow::Result<()> {
         let Some(Ready { prepared, legacy }) = ready else {
             return Ok(());
         };
@@ -101,9 +111,11 @@ impl Control {
             .collect();
         outside(|| -> anyhow::Result<()> { Ok(Addresses::new()?.give_others(&held)?) })
             .context("addresses that a weir before this one has left")?;
-        // A relay that is there serves what it served. So this box is as good as it was.
-        let relay_found = self.relay.link.as_ref().is_some_and(|link| link.adopted);
-        self.ha.is_starting = !(legacy.was_ready && relay_found);
+        // A relay that is there serves what it served, be it that another one is to follow it. So this box is as good as it was.
+        // Before it was looked for it is taken to be there.
+        let relay_found =
+            self.relay.link.as_ref().is_some_and(|link| link.adopted) || !self.retiring.is_empty();
+        self.ha.is_starting = !(legacy.was_ready && (resumes || relay_found));
         // The flows of the control before this one are still in the kernel's tables.
         self.ha.needs_flows = self.ha.is_starting;
         self.take_in_ha(prepared, &legacy).await
