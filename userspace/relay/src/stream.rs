@@ -292,7 +292,14 @@ impl Stream for Socket {
             Err(error) => return Poll::Ready(Err(error)),
         };
         match sent {
-            Ok(n) => Poll::Ready(Ok(n)),
+            Ok(n) => {
+                if n == buf.len() {
+                    // Now, with the end: were it left to the close, bytes that have come meanwhile would make that a reset,
+                    // and what is held back would never leave. If it can't be shut, it has ended.
+                    let _ = self.finish();
+                }
+                Poll::Ready(Ok(n))
+            }
             // Nothing was taken, so nothing is held back: the plain way waits for room.
             Err(Errno::AGAIN | Errno::INTR) => self.poll_send(cx, buf),
             Err(error) => Poll::Ready(Err(error.into())),
