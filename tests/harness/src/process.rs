@@ -175,6 +175,13 @@ pub fn tail(log: &str) -> String {
         .join("\n")
 }
 
+/// What a log has in whole lines: the last one may be in the middle of being written. One `write` is no protection, a
+/// reader can see it in part, as far as the page of the file that it crosses.
+pub fn whole_lines(mut log: String) -> String {
+    log.truncate(log.rfind('\n').map_or(0, |at| at + 1));
+    log
+}
+
 /// Sends a signal to a process. It may be gone already.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     netns::Netns,
     peer::curl,
-    process::{Process, signal_pid, tail},
+    process::{Process, signal_pid, tail, whole_lines},
     scratch::Scratch,
     wait::wait_until,
     weir::state::{Backend, Ha, HaGroup, Pools, Status},
@@ -247,14 +247,14 @@ impl<'n> Weir<'n> {
         result.map_err(|e| anyhow!("{e:#}\nweir's log ends with:\n{}", tail(&self.log())))
     }
 
-    /// Its log: standard error.
+    /// Its log: standard error, whole lines.
     pub fn log(&self) -> String {
-        self.control.stderr()
+        whole_lines(self.control.stderr())
     }
 
-    /// Its access records: standard output.
+    /// Its access records: standard output, whole lines.
     pub fn access_log(&self) -> String {
-        self.control.stdout()
+        whole_lines(self.control.stdout())
     }
 
     /// Waits for an access record that contains `what`, and gives all records: they are written by a thread of their own,

@@ -18,7 +18,13 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{command::Cmd, netns::Netns, process::Process, scratch::Scratch, wait::wait_until};
+use crate::{
+    command::Cmd,
+    netns::Netns,
+    process::{Process, whole_lines},
+    scratch::Scratch,
+    wait::wait_until,
+};
 
 /// Bytes a second of `/slow/`.
 pub const SLOW_RATE: usize = 2 << 20;
@@ -219,7 +225,7 @@ http {{
     /// bytes.
     pub fn access_log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.scratch.join("access.log")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        whole_lines(text).lines().map(str::to_owned).collect()
     }
 
     /// Waits until as many requests are logged, or more, and gives their lines: nginx writes one after the answer is sent.

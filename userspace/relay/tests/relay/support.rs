@@ -407,11 +407,18 @@ impl Logged {
         }
     }
 
-    /// All lines, once there are so many.
+    /// All lines, once there are so many. A line that is being written is none yet: one write of the log can be seen in
+    /// part, as far as the page of the file that it crosses.
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
-        let read = || std::fs::read_to_string(&self.path).unwrap_or_default();
-        until(&format!("{count} records"), || read().lines().count() >= count);
-        let lines: Vec<_> = read().lines().map(str::to_owned).collect();
+        let read = || {
+            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+            let whole = text
+                .split_inclusive('\n')
+                .filter_map(|line| line.strip_suffix('\n'));
+            whole.map(str::to_owned).collect::<Vec<_>>()
+        };
+        until(&format!("{count} records"), || read().len() >= count);
+        let lines = read();
         assert_eq!(lines.len(), count, "{lines:#?}");
         lines
     }
