@@ -121,6 +121,7 @@ impl ValueEnum for Part {
             Self::Failover(F::Ended),
             Self::Failover(F::Reload),
             Self::Failover(F::Upgrade),
+            Self::Failover(F::Crashed),
             Self::Failover(F::Flows),
         ]
     }

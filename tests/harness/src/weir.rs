@@ -6,7 +6,9 @@
 pub mod state;
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::Duration,
@@ -75,6 +77,8 @@ pub struct WeirConfig {
     pub body: String,
     /// More arguments of `weir run`.
     pub args: Vec<&'static str>,
+    /// More of its environment.
+    pub env: Vec<(&'static str, OsString)>,
     /// Runs as this user and group, not as root.
     pub user: Option<(u32, u32)>,
 }
@@ -91,6 +95,7 @@ impl WeirConfig {
             hash_key: None,
             body: body.into(),
             args: Vec::new(),
+            env: Vec::new(),
             user: None,
         }
     }
@@ -106,6 +111,7 @@ impl WeirConfig {
             hash_key: None,
             body: body.into(),
             args: Vec::new(),
+            env: Vec::new(),
             user,
         }
     }
@@ -120,6 +126,7 @@ impl WeirConfig {
             hash_key,
             body,
             args: _,
+            env: _,
             user: _,
         } = self;
         let pins = pins
@@ -215,6 +222,9 @@ impl<'n> Weir<'n> {
             .args(&config.args)
             .env("NO_COLOR", "1")
             .inside(netns);
+        for (name, value) in &config.env {
+            cmd = cmd.env(name, value);
+        }
         if let Some((uid, gid)) = config.user {
             cmd = cmd.user(uid, gid);
         }
@@ -533,6 +543,30 @@ impl<'n> Weir<'n> {
             &self.scratch,
             &self.config_file(),
         )?;
+        self.wait_ready()
+    }
+
+    /// Has another control process take the place of the one that runs, as `weir upgrade` does, but that the other one is the
+    /// test's child, too. Waits until the one before has ended, and the other one is ready.
+    ///
+    /// # Errors
+    /// It did not come about: the error carries the end of weir's log.
+    pub fn replace(&mut self) -> Result<()> {
+        let mut config = self.config.clone();
+        config.args.push("--replace".into());
+        let next = Self::spawn(
+            &self.binary,
+            self.netns,
+            &config,
+            &self.scratch,
+            &self.config_file(),
+        )?;
+        let mut before = std::mem::replace(&mut self.control, next);
+        let ended = before.wait(PATIENCE).and_then(|status| match status.success() {
+            true => Ok(()),
+            false => bail!("the control process before ended with {status}"),
+        });
+        self.with_log(ended)?;
         self.wait_ready()
     }
 

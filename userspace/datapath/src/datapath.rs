@@ -34,7 +34,7 @@ use crate::{
     neighbors::NeighborEvents,
     nexthops::Held,
     object,
-    pins::Pins,
+    pins::{self, Pins},
     routing::Net,
     sys, sysctl,
     tables::Tables,
@@ -92,7 +92,7 @@ impl Datapath {
         let object = object::bytes()?;
         let pins = Pins::take(&options.pins, &options.state_dir)?;
         let found = pins.verify(|name| object::shape(name, &options.capacities))?;
-        if let Err(e) = former::require_nothing_to_lose(&pins, options.discard_flows) {
+        if let Err(e) = former::require_nothing_to_lose(&options.pins, options.discard_flows) {
             if found.is_empty() {
                 pins.remove()?;
             }
@@ -159,6 +159,22 @@ impl Datapath {
         };
         datapath.state = Some(datapath.take_over(!found.is_empty())?);
         Ok(datapath)
+    }
+
+    /// Whether [`Self::open`] could go on with what a process that still runs has pinned, as far as can be told beside it.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// What `open` would say of it.
+    pub fn check_predecessor(options: &Options) -> Result<(), OpenError> {
+        object::bytes()?;
+        if !options.pins.exists() {
+            return Ok(());
+        }
+        pins::verify(&pins::own_of(&options.pins), |name| {
+            object::shape(name, &options.capacities)
+        })?;
+        former::require_nothing_to_lose(&options.pins, options.discard_flows)
     }
 
     /// Puts a desired state into the maps. Writes only what changed; see `changes` for the order.

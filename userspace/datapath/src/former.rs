@@ -8,7 +8,11 @@ use std::{fs, io, path::Path};
 
 use weir_abi::{Settings, names};
 
-use crate::{error::OpenError, pins::Pins, sys};
+use crate::{
+    error::OpenError,
+    pins::{self, Pins},
+    sys,
+};
 
 // The settings of every version begin with the hash key.
 const _: () = assert!(std::mem::offset_of!(Settings, hash_key) == 0);
@@ -22,9 +26,8 @@ fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError
 ///
 /// # Errors
 /// Then, unless they may be lost; and when it cannot be told.
-pub(crate) fn require_nothing_to_lose(pins: &Pins, discard: bool) -> Result<(), OpenError> {
-    let others = pins.others().map_err(file("cannot list", &pins.links()))?;
-    for dir in others {
+pub(crate) fn require_nothing_to_lose(root: &Path, discard: bool) -> Result<(), OpenError> {
+    for dir in pins::others(root).map_err(file("cannot list", root))? {
         if !is_attached(&dir.join("links"))? {
             continue;
         }

@@ -57,7 +57,7 @@ impl Pins {
         fs::create_dir_all(state_dir).map_err(file("cannot create", state_dir))?;
         fs::create_dir_all(root).map_err(file("cannot create", root))?;
         let locks = [lock(root)?, lock(state_dir)?];
-        let own = root.join(format!("{:016x}", weir_abi::ABI_HASH));
+        let own = own_of(root);
         for dir in [own.join("maps"), own.join("links")] {
             fs::create_dir_all(&dir).map_err(file("cannot create", &dir))?;
         }
@@ -95,29 +95,7 @@ impl Pins {
         &self,
         shapes: impl Fn(&str) -> Option<MapShape>,
     ) -> Result<Vec<&'static str>, OpenError> {
-        let dir = self.maps();
-        let mut found = Vec::new();
-        for name in weir_abi::names::PINNED {
-            let path = dir.join(name);
-            let map = match sys::open_pin(&path) {
-                Ok(map) => map,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => return Err(file("cannot open the pinned map", &path)(e)),
-            };
-            let is = sys::map_shape(&map).map_err(file("cannot inspect the pinned map", &path))?;
-            let Some(must) = shapes(name) else { continue };
-            if let Some((what, found, expected)) = difference(&is, &must) {
-                return Err(OpenError::PinMismatch {
-                    map: name.into(),
-                    dir: self.own.clone(),
-                    what,
-                    found,
-                    expected,
-                });
-            }
-            found.push(name);
-        }
-        Ok(found)
+        verify(&self.own, shapes)
     }
 
     /// Puts the stages of the programs that are attached aside, so that the next ones get a map of their own. Several may
@@ -166,10 +144,7 @@ impl Pins {
 
     /// Directories of other versions.
     pub(crate) fn others(&self) -> io::Result<Vec<PathBuf>> {
-        Ok(versions(&self.root)?
-            .into_iter()
-            .filter(|path| *path != self.own)
-            .collect())
+        others(&self.root)
     }
 
     /// Removes this version's pins, and the directory if nothing else is in it. What nobody holds any more is freed.
@@ -180,6 +155,47 @@ impl Pins {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// This version's directory in a pin directory.
+pub(crate) fn own_of(root: &Path) -> PathBuf {
+    root.join(format!("{:016x}", weir_abi::ABI_HASH))
+}
+
+/// Directories of other versions in a pin directory.
+pub(crate) fn others(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let own = own_of(root);
+    Ok(versions(root)?.into_iter().filter(|path| *path != own).collect())
+}
+
+/// See [`Pins::verify`].
+pub(crate) fn verify(
+    own: &Path,
+    shapes: impl Fn(&str) -> Option<MapShape>,
+) -> Result<Vec<&'static str>, OpenError> {
+    let dir = own.join("maps");
+    let mut found = Vec::new();
+    for name in weir_abi::names::PINNED {
+        let path = dir.join(name);
+        let map = match sys::open_pin(&path) {
+            Ok(map) => map,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(file("cannot open the pinned map", &path)(e)),
+        };
+        let is = sys::map_shape(&map).map_err(file("cannot inspect the pinned map", &path))?;
+        let Some(must) = shapes(name) else { continue };
+        if let Some((what, found, expected)) = difference(&is, &must) {
+            return Err(OpenError::PinMismatch {
+                map: name.into(),
+                dir: own.to_owned(),
+                what,
+                found,
+                expected,
+            });
+        }
+        found.push(name);
+    }
+    Ok(found)
 }
 
 /// The directories of all versions in a pin directory.

@@ -63,6 +63,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         socket: SocketArgs,
     },
+    /// Have the weir that was installed meanwhile take the place of the one that runs, without a gap.
+    ///
+    /// The program is started from where the running one was started from, with its arguments, and takes everything over:
+    /// connections go on, virtual addresses stay, packets are forwarded all the while. If the new one does not come up, the
+    /// old one goes on. Under systemd the unit has to have Type=notify.
+    Upgrade {
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
     /// Keep networks out, for a while or for good. XDP drops what they send to any service.
     Ban(ListArgs),
     /// Let networks in, free of limits per source, whatever is said of larger networks.
@@ -126,7 +135,14 @@ pub(crate) struct RunArgs {
     /// Start even if flows are lost that another version of weir, whose tables have another layout, forwards.
     #[arg(long)]
     pub(crate) discard_flows: bool,
+    /// Take the place of the weir that runs with the same admin.socket, if one does, without a gap. `weir upgrade` starts the
+    /// new one by this; it can be started by hand, too.
+    #[arg(long)]
+    pub(crate) replace: bool,
 }
+
+/// [`RunArgs::replace`], as it is written.
+pub(crate) const REPLACE: &str = "--replace";
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CaptureArgs {

@@ -14,7 +14,7 @@ use weir_core::plan::IpNet;
 use crate::{
     admin::api::{
         Answer, Changed, Demoted, Explained, Flows, Ha, ListChange, Lists, Pools, Reloaded, Request, Status,
-        Tunable,
+        Tunable, Upgraded,
     },
     cli::{ExplainWhat, FlowsArgs, ListArgs, QueryArgs, SocketArgs, SysctlArgs, Wish},
     render,
@@ -22,6 +22,8 @@ use crate::{
 
 /// A reload checks, binds and waits for the relay; nothing else takes long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// But an upgrade, in which programs are verified anew; control gives up earlier.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(180);
 
 /// `weir status`
 pub(crate) fn status(args: &QueryArgs) -> anyhow::Result<()> {
@@ -114,6 +116,19 @@ pub(crate) fn reload(socket: &SocketArgs) -> anyhow::Result<()> {
     print(&text)
 }
 
+/// `weir upgrade`
+pub(crate) fn upgrade(socket: &SocketArgs) -> anyhow::Result<()> {
+    let Upgraded {
+        from,
+        from_pid,
+        to,
+        to_pid,
+    } = ask_within(socket, &Request::Upgrade {}, UPGRADE_PATIENCE)?;
+    print(&format!(
+        "weir {to} (process {to_pid}) has taken the place of weir {from} (process {from_pid})\n"
+    ))
+}
+
 /// `weir ban` and `weir allow`
 pub(crate) fn list(args: &ListArgs, ban: bool) -> anyhow::Result<()> {
     let seconds = match args.time {
@@ -200,6 +215,14 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn ask<T: DeserializeOwned>(socket: &SocketArgs, request: &Request) -> anyhow::Result<T> {
+    ask_within(socket, request, PATIENCE)
+}
+
+fn ask_within<T: DeserializeOwned>(
+    socket: &SocketArgs,
+    request: &Request,
+    patience: Duration,
+) -> anyhow::Result<T> {
     let path = socket_path(socket)?;
     let stream = UnixStream::connect(&path).map_err(|e| {
         let path = path.display();
@@ -211,8 +234,8 @@ fn ask<T: DeserializeOwned>(socket: &SocketArgs, request: &Request) -> anyhow::R
             anyhow!("{path}: {e}")
         }
     })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     (&stream)

@@ -30,6 +30,7 @@ mod signing;
 mod sources;
 mod start;
 mod state;
+mod succession;
 mod sweeps;
 
 use anyhow::Context;
@@ -38,6 +39,7 @@ use tokio::{
     task::LocalSet,
 };
 
+pub(crate) use self::succession::Successor;
 pub(crate) use self::sweeps::FlowTables;
 #[cfg(test)]
 pub(crate) use self::sweeps::{FlowTable, PortForecast};
@@ -58,13 +60,21 @@ pub(crate) enum Ask {
     View(oneshot::Sender<(Status, Pools)>),
     /// What Prometheus gets.
     Scrape(oneshot::Sender<Scrape>),
+    /// [`Request::Upgrade`]
+    Upgrade(oneshot::Sender<Answer>),
+    /// [`Request::Replace`]
+    Replace(Successor),
 }
 
 /// Asks; an answer that never comes (weir is stopping) becomes an error answer.
 pub(crate) async fn ask(control: &mpsc::Sender<Ask>, request: Request) -> Answer {
     let (reply, answer) = oneshot::channel();
     let stopping = || Answer::error("weir is stopping");
-    if control.send(Ask::Request(request, reply)).await.is_err() {
+    let asked = match request {
+        Request::Upgrade {} => Ask::Upgrade(reply),
+        request => Ask::Request(request, reply),
+    };
+    if control.send(asked).await.is_err() {
         return stopping();
     }
     answer.await.unwrap_or_else(|_| stopping())

@@ -16,6 +16,7 @@ mod docs;
 mod doctor;
 mod ipc;
 mod logging;
+mod notify;
 mod privileges;
 mod render;
 mod role;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Ha(args) => client::ha(&args),
         Command::Demote { group, by, socket } => client::demote(&group, by, &socket),
         Command::Reload { socket } => client::reload(&socket),
+        Command::Upgrade { socket } => client::upgrade(&socket),
         Command::Ban(args) => client::list(&args, true),
         Command::Allow(args) => client::list(&args, false),
         Command::Unlist { networks, socket } => client::unlist(&networks, &socket),

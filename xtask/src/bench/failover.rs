@@ -62,8 +62,10 @@ pub(crate) enum Part {
     Ended,
     /// It reads its configuration anew
     Reload,
-    /// weir's control is killed and started again; keepalived ends and is started again
+    /// Another weir takes the place of the one that runs; keepalived ends and is started again
     Upgrade,
+    /// weir alone: control is killed and started again
+    Crashed,
     /// weir alone: 10 000 connections are open when it is killed
     Flows,
 }
@@ -99,11 +101,12 @@ impl Part {
             (Self::Killed | Self::Cut, Setup::WeirFastest) => most(60),
             (Self::Stopped, Setup::WeirFastest) => most(100),
             (Self::Killed | Self::Cut | Self::Stopped, Setup::Weir) => most(3_700),
-            (Self::Demoted | Self::Ended | Self::Reload, _) | (Self::Upgrade, Setup::Weir) => Target {
+            (Self::Demoted | Self::Ended | Self::Reload | Self::Upgrade, _)
+            | (Self::Crashed, Setup::Weir) => Target {
                 lost: Some(0),
                 ..Target::NONE
             },
-            (Self::Backends | Self::Upgrade | Self::Flows, _) => Target::NONE,
+            (Self::Backends | Self::Crashed | Self::Flows, _) => Target::NONE,
         }
     }
 }
@@ -229,7 +232,7 @@ pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Re
 fn measure(setup: Setup, binary: &Path, options: &Options) -> Result<Vec<Row>> {
     let asked = |part: &&Part| match part {
         Part::Flows => false,
-        Part::Demoted => setup.is_weir(),
+        Part::Demoted | Part::Crashed => setup.is_weir(),
         Part::Killed
         | Part::Cut
         | Part::Stopped

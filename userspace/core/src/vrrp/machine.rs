@@ -216,6 +216,13 @@ impl Machine {
         self.step(Event::Stop, Cause::Stopped, None, now);
     }
 
+    /// Another process is about to go on with what this one is ([`Self::start`]). A master advertises once more, so that the other
+    /// has as long as can be before somebody takes over.
+    pub fn hand_on(&mut self, now: Instant) {
+        let now = self.wake(now);
+        self.advertise_if_master(now);
+    }
+
     /// An advert came, and was let pass.
     pub fn handle_advert(&mut self, router: usize, heard: &Heard, now: Instant) {
         let now = self.wake(now);

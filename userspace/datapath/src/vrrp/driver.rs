@@ -181,6 +181,7 @@ enum Order {
     },
     Check,
     Look(oneshot::Sender<Vec<Seen>>),
+    Leave(Sender<()>),
     Stop,
 }
 
@@ -285,6 +286,17 @@ impl Driver {
         let (seen, answer) = oneshot::channel();
         self.order(Order::Look(seen));
         answer
+    }
+
+    /// Ends the thread, and leaves leases and addresses as they are, for a process that goes on with them. Masters advertise once
+    /// more as the last thing: their successor has until their leases end, and three intervals before others take over.
+    pub fn leave(mut self) {
+        let (left, has_left) = channel();
+        self.order(Order::Leave(left));
+        // One that has died has left, too.
+        let _ = has_left.recv();
+        // Not waited for: its links take the kernel tens of milliseconds to close.
+        drop(self.thread.take());
     }
 
     fn order(&self, order: Order) {

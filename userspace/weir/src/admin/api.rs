@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 mod ha;
+mod tls;
 
 pub(crate) use ha::{Demoted, Ha, HaGroup, HaPeer, HaRouter, HaShare, HaShareOf};
+pub(crate) use tls::{TlsFile, TlsList};
 
 /// What can be asked.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub(crate) enum Request {
     },
     /// Answered by [`Reloaded`].
     Reload {},
+    /// Answered by [`Upgraded`], or by why the running one goes on.
+    Upgrade {},
+    /// A process asks for this one's place: see `control::succession`, which has the rest of the connection.
+    Replace { version: String },
     /// Answered by a list of [`Tunable`]s: all, or the one of that name.
     Sysctl { name: Option<String> },
     /// Answered by the [`Tunable`]s as they now are.
@@ -126,6 +132,17 @@ impl Answer {
     }
 }
 
+/// One control process in the place of another.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upgraded {
+    /// The version before.
+    pub(crate) from: String,
+    pub(crate) from_pid: u32,
+    /// The version that runs now.
+    pub(crate) to: String,
+    pub(crate) to_pid: u32,
+}
+
 /// The running weir.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 pub(crate) struct Status {
@@ -182,36 +199,6 @@ pub(crate) struct SyncPeer {
 pub(crate) struct Exported {
     pub(crate) address: String,
     pub(crate) exported: bool,
-}
-
-/// A certificate that a service shows its clients, or the relay a pool's backends.
-#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
-pub(crate) struct TlsFile {
-    /// Empty: it is a pool's.
-    pub(crate) service: String,
-    /// Empty: it is a service's.
-    #[serde(default)]
-    pub(crate) pool: String,
-    /// The file of its chain.
-    pub(crate) file: String,
-    pub(crate) subject: String,
-    pub(crate) names: Vec<String>,
-    /// The kind of its key.
-    pub(crate) key: String,
-    /// Its validity, in seconds since 1970.
-    pub(crate) not_before: i64,
-    pub(crate) not_after: i64,
-    /// Why what stands in its files now is not what is served.
-    pub(crate) trouble: Option<String>,
-}
-
-/// Lists of revoked certificates of a service's clients.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct TlsList {
-    pub(crate) service: String,
-    pub(crate) file: String,
-    /// The earliest nextUpdate, in seconds since 1970.
-    pub(crate) next_update: i64,
 }
 
 /// The kernel's part.

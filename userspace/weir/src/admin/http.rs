@@ -52,6 +52,14 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Lets go of the address: it can be bound anew once this has returned.
+    pub(crate) async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.task.abort();

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::api::{Answer, Request};
-use crate::control::Ask;
+use crate::control::{Ask, Successor};
 
 /// Longest request, in bytes: a file of tunables fits many times over.
 const MAX_REQUEST: u64 = 1 << 20;
@@ -113,6 +113,13 @@ async fn converse(stream: UnixStream, control: &mpsc::Sender<Ask>) -> anyhow::Re
             Answer::error(format!("a request is at most {MAX_REQUEST} bytes"))
         } else {
             match serde_json::from_slice::<Request>(&line) {
+                Ok(Request::Replace { version }) => {
+                    let stream = read.into_inner().reunite(write)?;
+                    let asked = Ask::Replace(Successor::new(stream, version));
+                    // If nobody listens any more the connection ends, which says it all.
+                    let _ = control.send(asked).await;
+                    return Ok(());
+                }
                 Ok(request) => crate::control::ask(control, request).await,
                 Err(e) => Answer::error(format!("not a request: {e}")),
             }

@@ -35,62 +35,68 @@ use crate::{
 const MAX_WAITING: usize = 256;
 
 impl Control {
-    pub(super) async fn answer(&mut self, ask: Ask, stopping: bool) {
-        match ask {
-            Ask::Request(Request::Backend { backend, wish }, reply) => {
+    pub(super) async fn answer(&mut self, request: Request, reply: oneshot::Sender<Answer>, stopping: bool) {
+        match request {
+            Request::Backend { backend, wish } => {
                 let answer = self.set_wish(&backend, &wish);
                 let _ = reply.send(answer);
             }
-            Ask::Request(Request::Reload {}, reply) if stopping => {
+            Request::Reload {} if stopping => {
                 let _ = reply.send(Answer::error("weir is stopping"));
             }
-            Ask::Request(Request::Reload {}, reply) => self.reload(Some(reply)).await,
-            Ask::Request(Request::Sysctl { name }, reply) => {
+            Request::Reload {} => self.reload(Some(reply)).await,
+            Request::Sysctl { name } => {
                 let _ = reply.send(self.tunables(name.as_deref()));
             }
-            Ask::Request(Request::SysctlSet { .. }, reply) if stopping => {
+            Request::SysctlSet { .. } if stopping => {
                 let _ = reply.send(Answer::error("weir is stopping"));
             }
-            Ask::Request(Request::SysctlSet { set }, reply) => self.set_tunables(set, reply).await,
-            Ask::Request(
-                Request::Explain {
-                    src,
-                    dst,
-                    protocol,
-                    syn,
-                },
-                reply,
-            ) => {
+            Request::SysctlSet { set } => self.set_tunables(set, reply).await,
+            Request::Explain {
+                src,
+                dst,
+                protocol,
+                syn,
+            } => {
                 let _ = reply.send(self.explain(&src, &dst, &protocol, syn));
             }
-            Ask::Request(request @ Request::Flows { .. }, reply) => self.list_flows(&request, reply),
-            Ask::Request(Request::Lists {}, reply) => {
+            request @ Request::Flows { .. } => self.list_flows(&request, reply),
+            Request::Lists {} => {
                 let _ = reply.send(self.lists());
             }
-            Ask::Request(Request::Ban { networks, seconds }, reply) => {
+            Request::Ban { networks, seconds } => {
                 let _ = reply.send(self.list(&networks, Rule::Ban, seconds));
             }
-            Ask::Request(Request::Allow { networks, seconds }, reply) => {
+            Request::Allow { networks, seconds } => {
                 let _ = reply.send(self.list(&networks, Rule::Allow, seconds));
             }
-            Ask::Request(Request::Unlist { networks }, reply) => {
+            Request::Unlist { networks } => {
                 let _ = reply.send(self.unlist(&networks));
             }
-            Ask::Request(Request::Ha {}, reply) => {
+            Request::Ha {} => {
                 self.look_at_ha().await;
                 let _ = reply.send(Answer::result(&self.ha()));
             }
-            Ask::Request(Request::Demote { .. }, reply) if stopping => {
+            Request::Demote { .. } if stopping => {
                 let _ = reply.send(Answer::error("weir is stopping"));
             }
-            Ask::Request(Request::Demote { group, by }, reply) => {
+            Request::Demote { group, by } => {
                 let _ = reply.send(self.demote(&group, by));
             }
-            Ask::Request(Request::Status {} | Request::Pools {}, _) | Ask::View(_) | Ask::Scrape(_) => {
-                self.look_at_ha().await;
-                self.ask_relay_first(ask).await;
+            Request::Status {} | Request::Pools {} => {
+                self.answer_with_counters(Ask::Request(request, reply)).await;
+            }
+            // They are questions of their own kind by now.
+            Request::Upgrade {} | Request::Replace { .. } => {
+                let _ = reply.send(Answer::error("this is asked otherwise"));
             }
         }
+    }
+
+    /// Answers once the relay has told its counters, or has not for too long.
+    pub(super) async fn answer_with_counters(&mut self, ask: Ask) {
+        self.look_at_ha().await;
+        self.ask_relay_first(ask).await;
     }
 
     async fn ask_relay_first(&mut self, ask: Ask) {
@@ -146,9 +152,11 @@ impl Control {
             Ask::Scrape(reply) => {
                 let _ = reply.send(self.scrape());
             }
-            Ask::Request(_, reply) => {
+            Ask::Request(_, reply) | Ask::Upgrade(reply) => {
                 let _ = reply.send(Answer::error("this request needs no counters"));
             }
+            // Its end of the connection says that nobody answers.
+            Ask::Replace(_) => {}
         }
     }
 

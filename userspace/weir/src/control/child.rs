@@ -129,11 +129,16 @@ impl Drop for Link {
     }
 }
 
-/// SIGKILL. Never to ourselves, a group, or init.
-fn end(pid: u32) {
+/// SIGKILL.
+pub(super) fn end(pid: u32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+/// Never to ourselves, a group, or init.
+pub(super) fn signal(pid: u32, signal: Signal) {
     match i32::try_from(pid) {
         Ok(pid) if pid > 1 => {
-            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            if let Err(error) = kill(Pid::from_raw(pid), signal) {
                 debug!(pid, %error, "the process is gone already");
             }
         }
@@ -368,7 +373,7 @@ async fn listen<M: DeserializeOwned>(link: u64, channel: Rc<Channel>, heard: mps
     }
 }
 
-async fn wait_for_death(pid: u32) {
+pub(super) async fn wait_for_death(pid: u32) {
     let dead = async {
         while Note::of(pid).is_alive() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -381,14 +386,14 @@ async fn wait_for_death(pid: u32) {
 
 /// Word of a process: its id, and when it was started, since ids are used again.
 #[derive(PartialEq, Eq, Debug)]
-struct Note {
+pub(super) struct Note {
     pid: u32,
     /// Field 22 of proc_pid_stat(5), in clock ticks since boot. 0: no such process.
     started: u64,
 }
 
 impl Note {
-    fn of(pid: u32) -> Self {
+    pub(super) fn of(pid: u32) -> Self {
         Self {
             pid,
             started: started(pid).unwrap_or(0),
@@ -408,7 +413,7 @@ impl Note {
         super::saved::replace(path, format!("{} {}\n", self.pid, self.started).as_bytes())
     }
 
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         self.started != 0 && started(self.pid) == Some(self.started)
     }
 }

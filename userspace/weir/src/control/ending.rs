@@ -179,8 +179,9 @@ impl Control {
     }
 
     /// A start that failed: what was found running stays as it was, what was started ends. `resumed`: there are tables of a
-    /// process before this one, which it was to go on with.
-    pub(super) async fn abandon(&mut self, resumed: bool) {
+    /// process before this one, which it was to go on with. `replaces`: that process waits, and goes on as soon as this one has
+    /// ended.
+    pub(super) async fn abandon(&mut self, resumed: bool, replaces: bool) {
         let found = |link: &Option<Link>| link.as_ref().is_some_and(|l| l.adopted);
         let relay_found = found(&self.relay.link) || !self.retiring.is_empty();
         let kernel_found = self.kernel.as_ref().map_or(resumed, Kernel::was_found);
@@ -190,6 +191,9 @@ impl Control {
         }
         if let Some(kernel) = self.kernel.take() {
             kernel.keep();
+        }
+        if replaces {
+            self.ha.hand_on();
         }
         if !found(&self.relay.link)
             && let Some(link) = self.relay.set_aside()

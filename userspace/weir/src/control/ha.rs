@@ -293,6 +293,13 @@ impl Ha {
             .reduce(|one, other| one || other)
     }
 
+    /// Another process goes on with the groups: leases and addresses stay as they are.
+    pub(super) fn hand_on(&mut self) {
+        if let Some(Running { driver, .. }) = self.running.take() {
+            driver.leave();
+        }
+    }
+
     fn tell(&self) -> impl Fn(Report) + Send + 'static {
         let (report, provoked) = (self.report.clone(), Arc::clone(&self.provoked));
         move |told: Report| {

@@ -76,30 +76,7 @@ impl Kernel {
         leases: Option<Leases>,
     ) -> anyhow::Result<Self> {
         let node = &loaded.plan.node;
-        let values = loaded.source.tunables.values();
-        let options = Options {
-            pins: node.pins.clone(),
-            state_dir: state_dir.to_owned(),
-            interfaces: node.interfaces.clone(),
-            mode: node.xdp,
-            hash_key: node.hash_key,
-            discard_flows,
-            tunables: tunables(values, node.tunnel),
-            capacities: Capacities {
-                flows: values.l4_flow_entries,
-                backends: values.l4_backends,
-                // Each answers from a few ports or protocols.
-                returns: values.l4_backends.saturating_mul(4),
-                services: values.l4_services,
-                ring_slots: values.l4_ring_slots,
-                nat_flows: values.l4_nat_entries,
-                fragments: values.l4_fragments_entries,
-                lists: values.l4_lists_entries,
-                clients: values.l4_sources_entries,
-                ..Capacities::default()
-            },
-        };
-        let mut datapath = Datapath::open(options)?;
+        let mut datapath = Datapath::open(options(loaded, state_dir, discard_flows))?;
         let leases = match leases {
             Some(leases) => leases,
             None => Leases::open(&node.pins).context("leases of virtual routers")?,
@@ -133,6 +110,19 @@ impl Kernel {
             syncing: Syncing::default(),
             flood,
         })
+    }
+
+    /// Refuses what could not be gone on with of the tables of a process that still runs. Changes nothing.
+    pub(super) fn check_predecessor(
+        loaded: &Loaded,
+        state_dir: &Path,
+        discard_flows: bool,
+    ) -> anyhow::Result<()> {
+        Ok(Datapath::check_predecessor(&options(
+            loaded,
+            state_dir,
+            discard_flows,
+        ))?)
     }
 
     /// Until when addresses of virtual routers are answered for.
@@ -448,6 +438,34 @@ impl Kernel {
             .map(|(key, t)| (key.pool.to_string(), Shown(key.address).to_string(), t))
             .collect();
         l4
+    }
+}
+
+/// What a configuration opens the datapath with.
+fn options(loaded: &Loaded, state_dir: &Path, discard_flows: bool) -> Options {
+    let node = &loaded.plan.node;
+    let values = loaded.source.tunables.values();
+    Options {
+        pins: node.pins.clone(),
+        state_dir: state_dir.to_owned(),
+        interfaces: node.interfaces.clone(),
+        mode: node.xdp,
+        hash_key: node.hash_key,
+        discard_flows,
+        tunables: tunables(values, node.tunnel),
+        capacities: Capacities {
+            flows: values.l4_flow_entries,
+            backends: values.l4_backends,
+            // Each answers from a few ports or protocols.
+            returns: values.l4_backends.saturating_mul(4),
+            services: values.l4_services,
+            ring_slots: values.l4_ring_slots,
+            nat_flows: values.l4_nat_entries,
+            fragments: values.l4_fragments_entries,
+            lists: values.l4_lists_entries,
+            clients: values.l4_sources_entries,
+            ..Capacities::default()
+        },
     }
 }
 

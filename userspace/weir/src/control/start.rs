@@ -29,6 +29,7 @@ use super::{
     saved::StateFile,
     sources,
     state::{Control, RelayPhase},
+    succession::Predecessor,
 };
 use crate::{
     admin::{http::Endpoint, socket::ControlSocket},
@@ -48,13 +49,48 @@ pub(super) const MAX_WORKERS: u16 = 253;
 const TAKEOVER: Duration = Duration::from_secs(5);
 
 impl Control {
+    /// Starts everything; in the place of the process that runs, if that is asked for.
     pub(super) async fn start(args: &RunArgs, loaded: Loaded) -> anyhow::Result<Self> {
+        let socket = loaded.plan.admin.socket.clone();
+        let dir = socket
+            .parent()
+            .context("admin.socket: give a path with a directory")?;
+        private_dir(dir)?;
+        let mut predecessor = None;
+        if args.replace {
+            // What can be seen to be in the way is seen before anybody lets go of anything.
+            privileges::child_user(&loaded.plan.node.user)?;
+            if loaded.plan.node.xdp != XdpMode::Off {
+                Kernel::check_predecessor(&loaded, dir, args.discard_flows)?;
+            }
+            predecessor = Predecessor::relieve(&socket).await?;
+            if predecessor.is_none() {
+                info!(socket = %socket.display(), "no weir runs with this control socket: there is none to replace");
+            }
+        }
+        match (
+            Self::start_in_place(args, loaded, predecessor.is_some()).await,
+            predecessor,
+        ) {
+            (Ok(control), predecessor) => Ok(Self {
+                predecessor,
+                ..control
+            }),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(predecessor)) => {
+                predecessor.tell(Err(&error)).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// `replaces`: another process waits for how it goes, and goes on if it does not.
+    async fn start_in_place(args: &RunArgs, loaded: Loaded, replaces: bool) -> anyhow::Result<Self> {
         let plan = &loaded.plan;
         let socket = plan.admin.socket.clone();
         let dir = socket
             .parent()
             .context("admin.socket: give a path with a directory")?;
-        private_dir(dir)?;
         let lock = lock(&socket)?;
         let user = privileges::child_user(&plan.node.user)?;
         let workers = match plan.node.workers {
@@ -141,6 +177,9 @@ impl Control {
             relay: Child::new(relay_recipe, relay_tell, now),
             relay_phase: RelayPhase::Missing,
             easing: None,
+            upgrade: None,
+            predecessor: None,
+            is_announced: false,
             health: Child::new(health_recipe, health_tell, now),
             keys: Keys::new(Child::new(keys_recipe, keys_tell, now), keys_heard),
             certificates: Certificates::default(),
@@ -158,14 +197,14 @@ impl Control {
             health_heard,
             asks,
             loaded,
-            _control_socket: control_socket,
+            control_socket,
             endpoint,
-            _lock: lock,
+            lock,
         };
         match control.bring_everything_up(resumes, args.discard_flows).await {
             Ok(()) => Ok(control),
             Err(error) => {
-                control.abandon(resumes).await;
+                control.abandon(resumes, replaces).await;
                 Err(error)
             }
         }

@@ -31,6 +31,7 @@ use super::{
     keys::Keys,
     protect,
     saved::StateFile,
+    succession::{Predecessor, Successor, Upgrade, upgrade_ended},
 };
 use crate::{
     admin::{
@@ -103,6 +104,12 @@ pub(super) struct Control {
     pub(super) relay_phase: RelayPhase,
     /// While it stops: since when connections are eased out.
     pub(super) easing: Option<Easing>,
+    /// Until the process that it has started asks for this one's place.
+    pub(super) upgrade: Option<Upgrade>,
+    /// The process whose place this one has, until it is told that this one serves.
+    pub(super) predecessor: Option<Predecessor>,
+    /// Whoever waits for it was told that this process serves.
+    pub(super) is_announced: bool,
     pub(super) health: Child<FromHealth>,
     pub(super) keys: Keys,
     pub(super) certificates: Certificates,
@@ -124,16 +131,25 @@ pub(super) struct Control {
     pub(super) relay_heard: mpsc::Receiver<Heard<FromRelay>>,
     pub(super) health_heard: mpsc::Receiver<Heard<FromHealth>>,
     pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) _control_socket: ControlSocket,
+    pub(super) control_socket: ControlSocket,
     pub(super) endpoint: Option<Endpoint>,
     /// Held as long as this control process lives.
-    pub(super) _lock: Flock<File>,
+    pub(super) lock: Flock<File>,
 }
 
-struct Signals {
-    term: Signal,
-    int: Signal,
+/// What this process is asked by signals.
+pub(super) struct Signals {
+    pub(super) term: Signal,
+    pub(super) int: Signal,
     hup: Signal,
+}
+
+/// How the loop ends.
+enum End {
+    /// Nobody goes on.
+    Over,
+    /// Another process asks for this one's place, and gets it.
+    Replaced(Successor),
 }
 
 impl Control {
@@ -145,12 +161,16 @@ impl Control {
             hup: signal(SignalKind::hangup())?,
         };
         let mut control = Self::start(args, loaded).await?;
-        let outcome = control.serve(&mut signals).await;
-        control.finish().await;
-        outcome
+        match control.serve(&mut signals).await {
+            Ok(End::Replaced(successor)) => control.make_way(successor, &mut signals).await,
+            other => {
+                control.finish().await;
+                other.map(drop)
+            }
+        }
     }
 
-    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<End> {
         if let Some(endpoint) = &self.endpoint {
             info!(address = %endpoint.addr, "metrics and status page");
         }
@@ -169,8 +189,10 @@ impl Control {
         loop {
             self.carry_out().await;
             self.settle_ha();
+            let is_ending = self.is_ending(stop, notice.as_ref());
+            self.tell_of_service(is_ending).await;
             if stop.is_some() && self.relay.link.is_none() {
-                return Ok(());
+                return Ok(End::Over);
             }
             let wake = self.next_wake(stop.is_some());
             tokio::select! {
@@ -211,7 +233,17 @@ impl Control {
                         self.hear_keys(heard);
                     }
                 }
-                Some(asked) = self.asks.recv() => self.answer(asked, stop.is_some()).await,
+                Some(asked) = self.asks.recv() => match asked {
+                    Ask::Replace(successor) => {
+                        if let Some(successor) = self.may_be_replaced(successor, is_ending).await {
+                            return Ok(End::Replaced(successor));
+                        }
+                    }
+                    Ask::Upgrade(reply) => self.upgrade(reply, is_ending),
+                    Ask::Request(request, reply) => self.answer(request, reply, stop.is_some()).await,
+                    Ask::View(_) | Ask::Scrape(_) => self.answer_with_counters(asked).await,
+                },
+                ended = upgrade_ended(&mut self.upgrade) => self.upgrade_failed(ended),
                 () = ways_changed(&mut self.kernel) => {
                     self.follow_ways();
                     self.mind_interfaces().await;
@@ -222,7 +254,7 @@ impl Control {
                     if let Some(link) = &self.relay.link {
                         link.kill();
                     }
-                    return Ok(());
+                    return Ok(End::Over);
                 }
                 () = sleep_until(wake.map(Into::into)) => self.on_time(stop.is_some()).await,
                 _ = tick.tick() => self.on_tick().await,

@@ -175,7 +175,8 @@ impl Boxes for Weirs<'_> {
                 weir.rewrite(Self::body_reloaded(self.setup, node))?;
                 weir.ask(&["reload"]).map(drop)
             }
-            Part::Upgrade => {
+            Part::Upgrade => weir.replace(),
+            Part::Crashed => {
                 weir.kill_control();
                 weir.start_again()
             }
@@ -204,7 +205,7 @@ impl Boxes for Weirs<'_> {
                 weir.rewrite(Self::body(self.setup, node))?;
                 weir.ask(&["reload"])?;
             }
-            Part::Upgrade | Part::Flows => {}
+            Part::Upgrade | Part::Crashed | Part::Flows => {}
         }
         weir.wait_all_up()
     }
@@ -311,7 +312,7 @@ impl Boxes for Keepaliveds<'_> {
                 it.keepalived = Keepalived::start(&pair.boxes[node], &config)?;
                 it.keepalived.wait_log(WAITS, PATIENCE)
             }
-            Part::Demoted | Part::Flows => bail!("keepalived is not measured by this"),
+            Part::Demoted | Part::Crashed | Part::Flows => bail!("keepalived is not measured by this"),
         }
     }
 
@@ -334,7 +335,7 @@ impl Boxes for Keepaliveds<'_> {
                 it.answers = Answering::answers(pair, node, &it.scratch)?;
                 Ok(())
             }
-            Part::Demoted | Part::Reload | Part::Upgrade | Part::Flows => Ok(()),
+            Part::Demoted | Part::Reload | Part::Upgrade | Part::Crashed | Part::Flows => Ok(()),
         }
     }
 }

@@ -151,6 +151,36 @@ fn a_reload_moves_nothing() {
     assert_eq!((it.state(), it.last_sent()), (State::Master, Some(now)));
 }
 
+#[test]
+fn who_hands_on_advertises_and_its_successor_goes_on() {
+    let start = Instant::now();
+    let mut it = Machine::new(config(200, 1), start);
+    it.start(None, start);
+    it.hand_on(start);
+    assert_eq!(outputs(&mut it, start), [], "a backup has nothing to say");
+    let mut it = Machine::new(config(255, 1), start);
+    it.start(None, start);
+    outputs(&mut it, start);
+    let now = start + Duration::from_millis(9);
+    it.hand_on(now);
+    let all = outputs(&mut it, now);
+    let advert = Output::Advert {
+        router: 0,
+        priority: 255,
+    };
+    assert!(
+        matches!(&all[..], [first, Output::Lease(_)] if *first == advert),
+        "{all:?}"
+    );
+    assert_eq!(it.last_sent(), Some(now));
+    // Within three intervals of that.
+    for (after, state) in [(29, State::Master), (30, State::Backup)] {
+        let mut next = Machine::new(config(200, 1), start);
+        next.start(it.last_sent(), now + Duration::from_millis(after));
+        assert_eq!(next.state(), state, "{after} ms later");
+    }
+}
+
 /// The others wait by the interval that they heard: a longer one is no reason for a longer lease before they have.
 #[test]
 fn a_longer_interval_makes_no_longer_lease_before_it_is_told() {

@@ -135,6 +135,12 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                     Ok(Order::Look(answer)) => {
                         let _ = answer.send(self.groups.iter().map(Running::seen).collect());
                     }
+                    Ok(Order::Leave(left)) => {
+                        self.hand_on();
+                        // Who asked has died, if nobody listens.
+                        let _ = left.send(());
+                        return;
+                    }
                     Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return self.stop(),
                     Err(TryRecvError::Empty) => break,
                 }
@@ -150,6 +156,17 @@ impl<H: Hands, R: Fn(Report)> Loop<H, R> {
                 self.check_addresses();
             }
             self.wait(bell);
+        }
+    }
+
+    fn hand_on(&mut self) {
+        // The next process says anew which adverts it is to be handed.
+        self.adverts = None;
+        for place in 0..self.groups.len() {
+            if let Some(running) = self.groups.get_mut(place) {
+                running.machine.hand_on(Instant::now());
+            }
+            self.carry_out(place);
         }
     }
 

@@ -1,0 +1,326 @@
+//! A weir takes the place of the one that runs: nothing is cut, nothing is missed; and if it does not come up, the one before
+//! goes on.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use weir_e2e_tests::{
+    HTTP, L4, Site, TCP, ask, config, differences, more_answers, pool_of, service, traces, unchecked_pool,
+    vip,
+};
+use weir_harness::{
+    Cmd, Netns, Scratch, Weir, WeirConfig,
+    lab::Family,
+    peer::{
+        curl::{Load, Reuse},
+        echo::{self, Echo},
+    },
+    process::signal_pid,
+    wait_until,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two services in front of an echo server: by L4 at port 7, by the relay at port 8.
+fn with_echo(site: &Site, mut body: String) -> Result<(Echo, String)> {
+    let listen = Family::ALL.map(|family| SocketAddr::new(family.backend(0), 7));
+    let echo = Echo::start(&site.lab.backends[0], "b1", &listen)?;
+    for family in Family::ALL {
+        let name = pool_of(family, "echo");
+        body += &unchecked_pool(&name, &[(weir_e2e_tests::backend(family, 0, 7), 10)]);
+        for (mode, port) in [("l4", 7), ("tcp", 8)] {
+            let service_name = pool_of(family, &format!("{mode}-echo"));
+            body += &service(&service_name, mode, &[vip(family, port).to_string()], &name, "");
+        }
+    }
+    Ok((echo, body))
+}
+
+/// Connections that are open, through both planes and by both families.
+fn open(client: &Netns) -> Result<Vec<TcpStream>> {
+    let mut open = Vec::new();
+    for family in Family::ALL {
+        for port in [7, 8] {
+            let mut stream = echo::connect(client, vip(family, port))?;
+            echo::ping(&mut stream, b"before")?;
+            open.push(stream);
+        }
+    }
+    Ok(open)
+}
+
+/// Clients of every service, which see what fails.
+fn loads(client: &Netns) -> Result<Vec<Load>> {
+    let of = |family| {
+        [
+            (L4, Reuse::Never),
+            (HTTP, Reuse::Never),
+            (HTTP, Reuse::KeepAlive),
+            (TCP, Reuse::Never),
+        ]
+        .map(|(port, reuse)| Load::start(client, vip(family, port), reuse, 50))
+    };
+    Family::ALL.into_iter().flat_map(of).collect()
+}
+
+fn no_failure(loads: Vec<Load>) {
+    for load in loads {
+        let tally = load.stop();
+        assert!(tally.failures.is_empty(), "{:?}", tally.failures);
+    }
+}
+
+/// A program in place of another one, as a package manager puts it there.
+fn install(program: &Path, content: &[u8]) -> Result<()> {
+    let new = program.with_extension("new");
+    std::fs::write(&new, content)?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
+    Ok(std::fs::rename(&new, program)?)
+}
+
+#[test]
+fn another_takes_the_place_under_load() -> Result<()> {
+    let site = Site::new(2)?;
+    let (_echo, body) = with_echo(&site, config(&[0, 1]))?;
+    let before = traces(&site.lab.router)?;
+    let mut weir = weir_e2e_tests::start(&site.lab, body)?;
+    let client = &site.lab.client;
+    let pids = ["relay", "health"].map(|role| weir.role_pid(role).ok());
+    let loads = loads(client)?;
+    loads.iter().try_for_each(|load| more_answers(load, 20))?;
+    let mut open = open(client)?;
+    for round in 0..3 {
+        let control = weir.control_pid();
+        weir.replace()?;
+        ensure!(weir.control_pid() != control, "another process");
+        let status = weir.status()?;
+        for (role, pid) in ["relay", "health"].into_iter().zip(pids) {
+            let process = status.processes.iter().find(|process| process.role == role);
+            let process = process.context("a role is missing")?;
+            assert_eq!(
+                (process.pid, process.adopted),
+                (pid, true),
+                "{role}, round {round}"
+            );
+        }
+        for stream in &mut open {
+            weir.with_log(echo::ping(stream, b"and after"))?;
+        }
+        loads.iter().try_for_each(|load| more_answers(load, 20))?;
+    }
+
+    // Another relay has to follow, as with another version: the one before serves those that it has.
+    weir.change(|config| config.workers = 1)?;
+    weir.replace()?;
+    ensure!(
+        Some(weir.role_pid("relay")?) != pids[0],
+        "the relay is another one"
+    );
+    for stream in &mut open {
+        weir.with_log(echo::ping(stream, b"of the relay before"))?;
+    }
+    loads.iter().try_for_each(|load| more_answers(load, 20))?;
+    no_failure(loads);
+    drop(open);
+
+    // It is in control.
+    let generation = weir.status()?.generation;
+    weir.rewrite(config(&[0]))?;
+    weir.ask(&["reload"])?;
+    ensure!(weir.status()?.generation > generation, "{:?}", weir.status()?);
+    weir.stop()?;
+    let left = differences(&before, &traces(&site.lab.router)?);
+    ensure!(left.is_empty() && weir.pinned()?.is_empty(), "{left:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_in_the_way_is_seen_before_anybody_lets_go() -> Result<()> {
+    let site = Site::new(1)?;
+    let (_echo, body) = with_echo(&site, config(&[0]))?;
+    let mut body = WeirConfig::both_planes(body);
+    // With nobody to replace it is a start as any other.
+    body.args.push("--replace");
+    let mut weir = Weir::start(&site.lab.router, body)?;
+    weir.wait_log("there is none to replace")?;
+    let file = weir.config_file();
+    let was = std::fs::read_to_string(&file)?;
+    let run = |weir: &Weir<'_>| {
+        let cmd = Cmd::new(weir.binary())
+            .args(["run", "--replace", "-c"])
+            .arg(&file);
+        cmd.env("NO_COLOR", "1").inside(&site.lab.router).run()
+    };
+    let tunables = weir.scratch().join("tunables.d");
+    std::fs::create_dir_all(&tunables)?;
+    let tunables = tunables.join("90-test.conf");
+    for (broken, tuned, word) in [
+        (was.replace("[admin]", "[admim]"), "", "admim"),
+        // Tables of another size are not this weir's.
+        (was.clone(), "weir.l4.backends = 77\n", "the pinned map BACKENDS"),
+        (
+            was.replace("[admin]", "user = \"nobody-of-that-name\"\n[admin]"),
+            "",
+            "nobody-of-that-name",
+        ),
+    ] {
+        std::fs::write(&file, broken)?;
+        std::fs::write(&tunables, tuned)?;
+        let output = run(&weir)?;
+        ensure!(!output.status.success(), "{word}: {output:?}");
+        ensure!(
+            output.complaint().contains(word),
+            "{word}: {}",
+            output.complaint()
+        );
+    }
+    std::fs::remove_file(&tunables)?;
+    std::fs::write(&file, &was)?;
+    ensure!(!weir.log().contains("takes this one's place"), "{}", weir.log());
+    // Who is on its way out has no place to give: a connection holds it up.
+    let mut open = echo::connect(&site.lab.client, vip(Family::V4, 8))?;
+    echo::ping(&mut open, b"hold")?;
+    weir.signal(Signal::SIGTERM)?;
+    weir.wait_log("stopping")?;
+    let output = run(&weir)?;
+    let said = output.complaint();
+    ensure!(
+        !output.status.success()
+            && said.contains("does not make way: weir is stopping; it goes on as it was"),
+        "{said}"
+    );
+    weir.signal(Signal::SIGINT)?;
+    weir.wait_end(PATIENCE)?;
+    Ok(())
+}
+
+#[test]
+fn weir_upgrade_says_what_came_of_it() -> Result<()> {
+    let site = Site::new(1)?;
+    let (_echo, body) = with_echo(&site, config(&[0]))?;
+    let before = traces(&site.lab.router)?;
+    // As systemd does it.
+    let scratch = Scratch::new()?;
+    let program = scratch.join("bin-weir");
+    let built = weir_harness::weir::binary()?;
+    let good = std::fs::read(&built)?;
+    install(&program, &good)?;
+    let manager = UnixDatagram::bind(scratch.join("notify"))?;
+    manager.set_read_timeout(Some(PATIENCE))?;
+    let told = || -> Result<String> {
+        let mut buffer = [0; 256];
+        let len = manager
+            .recv(&mut buffer)
+            .context("the service manager is told nothing")?;
+        Ok(String::from_utf8_lossy(&buffer[..len]).trim_end().to_owned())
+    };
+    let mut asked = WeirConfig::both_planes(body);
+    asked.binary = Some(program.clone());
+    asked
+        .env
+        .push(("NOTIFY_SOCKET", scratch.join("notify").into_os_string()));
+    let mut weir = Weir::start(&site.lab.router, asked)?;
+    ensure!(told()? == "READY=1", "it serves");
+    let client = &site.lab.client;
+    let loads = loads(client)?;
+    let mut open = open(client)?;
+    let mut all_go_on = |weir: &Weir<'_>| -> Result<()> {
+        for stream in &mut open {
+            weir.with_log(echo::ping(stream, b"here"))?;
+        }
+        loads.iter().try_for_each(|load| more_answers(load, 10))
+    };
+    let first = weir.control_pid();
+    // What is installed there may be no weir.
+    let upgrade = |weir: &Weir<'_>| {
+        let cmd = Cmd::new(&built).args(["upgrade", "--socket"]).arg(weir.socket());
+        cmd.inside(&site.lab.router).run()
+    };
+    let refused = |weir: &Weir<'_>, words: &[&str]| -> Result<()> {
+        let output = upgrade(weir)?;
+        let said = output.complaint();
+        ensure!(!output.status.success(), "{output:?}");
+        let goes_on = format!("process {first} goes on as it was");
+        for word in words.iter().chain([&goes_on.as_str()]) {
+            ensure!(said.contains(word), "{word:?} is not in: {said}\n{}", weir.log());
+        }
+        Ok(())
+    };
+
+    // One that does not start.
+    install(&program, b"#!/bin/sh\nexit 3\n")?;
+    refused(
+        &weir,
+        &["bin-weir has ended at its start", "exit status: 3", "weir.toml"],
+    )?;
+    all_go_on(&weir)?;
+
+    // One that takes the place, and dies: the one before is back by itself.
+    let dies = format!(
+        "#!/usr/bin/env python3\n\
+         import socket, sys\n\
+         it = socket.socket(socket.AF_UNIX)\n\
+         it.connect('{}')\n\
+         it.sendall(b'{{\"command\":\"replace\",\"version\":\"9.9.9\"}}\\n')\n\
+         assert b'\"ok\":true' in it.recv(4096)\n\
+         sys.exit(1)\n",
+        weir.socket().display()
+    );
+    install(&program, dies.as_bytes())?;
+    refused(
+        &weir,
+        &["bin-weir can't take over", "it has ended before it served"],
+    )?;
+    ensure!(told()? == "READY=1", "it serves again");
+    all_go_on(&weir)?;
+
+    // One that takes the place and says that it can't go on.
+    let gives_up = dies.replace(
+        "sys.exit(1)",
+        "it.sendall(b'{\"ok\":false,\"error\":\"no such interface\"}\\n'); it.recv(1)",
+    );
+    install(&program, gives_up.as_bytes())?;
+    refused(&weir, &["bin-weir can't take over: no such interface"])?;
+    ensure!(told()? == "READY=1", "it serves again");
+    all_go_on(&weir)?;
+
+    // A good one.
+    install(&program, &good)?;
+    weir.wait_ready()?;
+    ensure!(weir.role_pid("control")? == first, "still the same process");
+    let output = upgrade(&weir)?;
+    ensure!(output.status.success(), "{}\n{}", output.complaint(), weir.log());
+    let second = weir.role_pid("control")?;
+    let said = output.text();
+    for part in [format!("(process {second})"), format!("(process {first})")] {
+        ensure!(said.contains(&part), "{part} is not in: {said}");
+    }
+    ensure!(told()? == format!("MAINPID={second}"), "the unit's main process");
+    ensure!(
+        weir.wait_end(PATIENCE)?.success(),
+        "the one before has ended well"
+    );
+    all_go_on(&weir)?;
+    no_failure(loads);
+    drop(open);
+    ask(client, vip(Family::V4, HTTP), 3)?;
+
+    // Nobody's child any more, so the signal goes by its number.
+    signal_pid(second, Signal::SIGTERM)?;
+    wait_until(PATIENCE, "the second one has ended", || {
+        match site.lab.router.processes() {
+            Ok(pids) if pids.contains(&second) => Err(format!("{pids:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })?;
+    let left = differences(&before, &traces(&site.lab.router)?);
+    ensure!(left.is_empty() && weir.pinned()?.is_empty(), "{left:?}");
+    Ok(())
+}
