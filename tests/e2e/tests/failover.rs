@@ -263,6 +263,16 @@ fn a_pair_of_boxes() -> Result<()> {
     in_order(&one, ["virtual routers take part", "pinned maps taken over"])?;
     site.answers("edge-1")?;
     ensure!(two.group("edge")?.changes == waits, "{:?}", two.group("edge")?);
+
+    // Nor does one that takes its place while it runs, as an upgrade does.
+    one.replace()?;
+    let group = one.wait_group("edge", "master")?;
+    ensure!(
+        group.cause == "was master before" && group.changes == 1,
+        "{group:?}"
+    );
+    site.answers("edge-1")?;
+    ensure!(two.group("edge")?.changes == waits, "{:?}", two.group("edge")?);
     ensure!(before == 2, "init, backup, master: {before}");
 
     // Back to short times.

@@ -201,6 +201,65 @@ fn what_is_in_the_way_is_seen_before_anybody_lets_go() -> Result<()> {
 }
 
 #[test]
+fn one_that_fails_late_leaves_all_as_it_was() -> Result<()> {
+    let site = Site::new(1)?;
+    let (_echo, body) = with_echo(&site, config(&[0]))?;
+    let mut weir = weir_e2e_tests::start(&site.lab, body)?;
+    let client = &site.lab.client;
+    let loads = loads(client)?;
+    let mut open = open(client)?;
+    let (control, relay) = (weir.role_pid("control")?, weir.role_pid("relay")?);
+    // It has started another relay by the time that it looks for the interface.
+    weir.change(|config| {
+        config.workers = 1;
+        config.interfaces.push("nowhere");
+    })?;
+    let cmd = Cmd::new(weir.binary())
+        .args(["run", "--replace", "-c"])
+        .arg(weir.config_file());
+    let output = cmd.env("NO_COLOR", "1").inside(&site.lab.router).run()?;
+    ensure!(!output.status.success(), "{output:?}");
+    let said = output.complaint();
+    ensure!(said.contains("nowhere") && said.contains("role=relay"), "{said}");
+    weir.wait_log("the other one has failed; this process goes on")?;
+    weir.wait_ready()?;
+    assert_eq!(
+        (weir.role_pid("control")?, weir.role_pid("relay")?),
+        (control, relay)
+    );
+    for stream in &mut open {
+        weir.with_log(echo::ping(stream, b"still"))?;
+    }
+    loads.iter().try_for_each(|load| more_answers(load, 20))?;
+    no_failure(loads);
+    weir.stop()
+}
+
+#[test]
+fn a_relay_that_was_set_aside_and_forgotten_is_found_and_ends() -> Result<()> {
+    let site = Site::new(1)?;
+    let mut weir = weir_e2e_tests::start(&site.lab, config(&[0]))?;
+    let before = weir.role_pid("relay")?;
+    weir.kill_control();
+    // As a control leaves it that dies before the relay's successor serves.
+    for suffix in ["sock", "pid"] {
+        let path = |name: &str| weir.scratch().join(format!("{name}.{suffix}"));
+        std::fs::rename(path("relay"), path("relay-before"))?;
+    }
+    weir.start_again()?;
+    ensure!(weir.role_pid("relay")? != before, "another relay");
+    wait_until(PATIENCE, "the relay before has ended", || {
+        match site.lab.router.processes() {
+            Ok(pids) if pids.contains(&before) => Err(format!("{pids:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })?;
+    ask(&site.lab.client, vip(Family::V4, HTTP), 5)?;
+    weir.stop()
+}
+
+#[test]
 fn weir_upgrade_says_what_came_of_it() -> Result<()> {
     let site = Site::new(1)?;
     let (_echo, body) = with_echo(&site, config(&[0]))?;

@@ -553,7 +553,7 @@ impl<'n> Weir<'n> {
     /// It did not come about: the error carries the end of weir's log.
     pub fn replace(&mut self) -> Result<()> {
         let mut config = self.config.clone();
-        config.args.push("--replace".into());
+        config.args.push("--replace");
         let next = Self::spawn(
             &self.binary,
             self.netns,

@@ -70,9 +70,10 @@ pub(crate) enum Ask {
 pub(crate) async fn ask(control: &mpsc::Sender<Ask>, request: Request) -> Answer {
     let (reply, answer) = oneshot::channel();
     let stopping = || Answer::error("weir is stopping");
-    let asked = match request {
-        Request::Upgrade {} => Ask::Upgrade(reply),
-        request => Ask::Request(request, reply),
+    let asked = if request == (Request::Upgrade {}) {
+        Ask::Upgrade(reply)
+    } else {
+        Ask::Request(request, reply)
     };
     if control.send(asked).await.is_err() {
         return stopping();

@@ -182,23 +182,38 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
     /// # Errors
     /// Somebody else listens at its path.
     pub(crate) async fn find(&mut self, now: Instant) -> anyhow::Result<Option<Found>> {
+        let Some((link, identity)) = self.find_at(&self.recipe.socket.clone(), now).await? else {
+            return Ok(None);
+        };
+        self.link = Some(link);
+        Ok(Some(match identity == self.recipe.identity() {
+            true => Found::AsWanted,
+            false => Found::Different,
+        }))
+    }
+
+    /// Links with one that was set aside by a control process which did not live to tell it to end.
+    ///
+    /// # Errors
+    /// Somebody else listens at its path.
+    pub(crate) async fn find_before(&mut self, now: Instant) -> anyhow::Result<Option<Link>> {
+        Ok(self.find_at(&self.before(), now).await?.map(|(link, _)| link))
+    }
+
+    /// A process that answers at a path, and how it was started.
+    async fn find_at(&mut self, socket: &Path, now: Instant) -> anyhow::Result<Option<(Link, String)>> {
         let role = self.recipe.role;
-        let noted = Note::read(&self.note())
+        let noted = Note::read(&note_beside(socket))
             .filter(Note::is_alive)
             .map(|note| note.pid);
-        let Some(channel) = ipc::connect(&self.recipe.socket).context("its socket")? else {
+        let Some(channel) = ipc::connect(socket).context("its socket")? else {
             return Ok(None);
         };
         match greet::<M>(&channel).await {
             Ok(greeting) => {
-                let as_wanted = greeting.identity() == Some(self.recipe.identity().as_str());
-                self.attach(channel, noted, true, now);
+                let identity = greeting.identity().unwrap_or_default().to_owned();
                 info!(%role, pid = noted, "found running, taken over");
-                Ok(Some(if as_wanted {
-                    Found::AsWanted
-                } else {
-                    Found::Different
-                }))
+                Ok(Some((self.link_with(channel, noted, true, now), identity)))
             }
             Err(error) => {
                 warn!(%role, pid = noted, error = format!("{error:#}"), "found running, but it does not answer: it is killed");
@@ -222,23 +237,23 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
             end(pid);
             return Err(error).with_context(|| format!("the {role} process, just started"));
         }
-        self.attach(channel, Some(pid), false, now);
+        self.link = Some(self.link_with(channel, Some(pid), false, now));
         info!(%role, pid, "started");
         Ok(())
     }
 
-    fn attach(&mut self, channel: Channel, pid: Option<u32>, adopted: bool, now: Instant) {
+    fn link_with(&mut self, channel: Channel, pid: Option<u32>, adopted: bool, now: Instant) -> Link {
         self.next_link += 1;
         let (id, channel) = (self.next_link, Rc::new(channel));
         let reader = tokio::task::spawn_local(listen(id, Rc::clone(&channel), self.heard.clone()));
-        self.link = Some(Link {
+        Link {
             id,
             pid,
             since: now,
             adopted,
             channel,
             reader,
-        });
+        }
     }
 
     fn spawn(&self) -> anyhow::Result<(Channel, u32)> {
@@ -285,12 +300,31 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
     }
 
     fn note(&self) -> PathBuf {
-        self.recipe.socket.with_extension("pid")
+        note_beside(&self.recipe.socket)
+    }
+
+    /// Where the socket of one lies that goes on until its successor serves.
+    fn before(&self) -> PathBuf {
+        let name = format!("{}-before.sock", self.recipe.role);
+        self.recipe.socket.with_file_name(name)
+    }
+
+    /// Takes the link out of one that goes on until its successor serves. Its socket moves aside, so that it is found there if
+    /// this control process does not live to tell it to end.
+    pub(crate) fn retire(&mut self) -> Option<Link> {
+        rename(&self.recipe.socket, &self.before());
+        self.link.take()
+    }
+
+    /// The successor of the one that was retired did not come about: it is the one that is to be found again.
+    pub(crate) fn reinstate(&self) {
+        rename(&self.before(), &self.recipe.socket);
     }
 
     /// Removes what an orderly end leaves no use for.
     pub(crate) fn clean_up(&self) {
-        for path in [&self.recipe.socket, &self.note()] {
+        let before = self.before();
+        for path in [&self.recipe.socket, &self.note(), &before, &note_beside(&before)] {
             if let Err(error) = std::fs::remove_file(path) {
                 debug!(path = %path.display(), %error, "not removed");
             }
@@ -428,6 +462,20 @@ fn started(pid: u32) -> Option<u64> {
         return None;
     }
     fields.nth(18)?.parse().ok()
+}
+
+/// Where the process id is noted of whoever listens at a socket.
+fn note_beside(socket: &Path) -> PathBuf {
+    socket.with_extension("pid")
+}
+
+/// Moves a socket with its note. One that is not there is no loss.
+fn rename(from: &Path, to: &Path) {
+    for (from, to) in [(from, to), (&note_beside(from), &note_beside(to))] {
+        if let Err(error) = std::fs::rename(from, to) {
+            debug!(path = %from.display(), %error, "not moved");
+        }
+    }
 }
 
 /// Path of a child's socket, beside the control socket.

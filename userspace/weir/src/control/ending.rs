@@ -199,6 +199,9 @@ impl Control {
             && let Some(link) = self.relay.set_aside()
         {
             link.kill();
+            if !self.retiring.is_empty() {
+                self.relay.reinstate();
+            }
         }
         if !found(&self.health.link) {
             self.end_health().await;

@@ -49,15 +49,15 @@ pub(super) const MAX_WORKERS: u16 = 253;
 const TAKEOVER: Duration = Duration::from_secs(5);
 
 impl Control {
-    /// Starts everything; in the place of the process that runs, if that is asked for.
-    pub(super) async fn start(args: &RunArgs, loaded: Loaded) -> anyhow::Result<Self> {
+    /// Starts everything. `replaces`: in the place of the process that runs.
+    pub(super) async fn start(args: &RunArgs, loaded: Loaded, replaces: bool) -> anyhow::Result<Self> {
         let socket = loaded.plan.admin.socket.clone();
         let dir = socket
             .parent()
             .context("admin.socket: give a path with a directory")?;
         private_dir(dir)?;
         let mut predecessor = None;
-        if args.replace {
+        if replaces {
             // What can be seen to be in the way is seen before anybody lets go of anything.
             privileges::child_user(&loaded.plan.node.user)?;
             if loaded.plan.node.xdp != XdpMode::Off {
@@ -268,6 +268,9 @@ impl Control {
     }
 
     async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
+        // One that a control process before has set aside, and did not live to tell to drain.
+        let before = self.relay.find_before(Instant::now()).await?;
+        self.retiring.extend(before);
         let found = self.relay.find(Instant::now()).await?;
         if found.is_some() {
             self.take_listeners().await?;
@@ -278,7 +281,7 @@ impl Control {
                 info!(
                     "the relay found running was started otherwise; a new one takes its listeners over, then it drains"
                 );
-                self.retiring.extend(self.relay.set_aside());
+                self.retiring.extend(self.relay.retire());
                 self.relay_has.clear();
             }
             None => {}

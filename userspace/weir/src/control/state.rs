@@ -154,18 +154,25 @@ enum End {
 
 impl Control {
     /// Starts everything, serves until told to end, and ends everything.
-    pub(super) async fn run(args: &RunArgs, loaded: Loaded) -> anyhow::Result<()> {
+    pub(super) async fn run(args: &RunArgs, mut loaded: Loaded) -> anyhow::Result<()> {
         let mut signals = Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         };
-        let mut control = Self::start(args, loaded).await?;
-        match control.serve(&mut signals).await {
-            Ok(End::Replaced(successor)) => control.make_way(successor, &mut signals).await,
-            other => {
-                control.finish().await;
-                other.map(drop)
+        let mut replaces = args.replace;
+        loop {
+            let mut control = Self::start(args, loaded, replaces).await?;
+            match control.serve(&mut signals).await {
+                Ok(End::Replaced(successor)) => match control.make_way(successor, &mut signals).await {
+                    // It came to nothing: what is there is this process's again.
+                    Some(before) => (loaded, replaces) = (before, false),
+                    None => return Ok(()),
+                },
+                other => {
+                    control.finish().await;
+                    return other.map(drop);
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The successor is started beside the one that runs, and asks it for its place over the control socket. That one lets go of
 //! everything at once, as if it had crashed, but with word left of what it knows, and from then on only waits. If the successor
-//! ends, or says that it can't, before it serves, the one before starts itself anew and goes on with what is there.
+//! ends, or says that it can't, before it serves, the one before takes back what is there and goes on, by its own configuration.
 //!
 //! ```text
 //!   weir upgrade ─▶ control ───── starts ─────▶ successor: reads the configuration, looks at what is pinned
@@ -19,7 +19,6 @@
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -45,6 +44,7 @@ use super::{
 use crate::{
     admin::api::{Answer, Request, Upgraded},
     cli::REPLACE,
+    context::Loaded,
     notify,
 };
 
@@ -378,15 +378,12 @@ impl Control {
         }
     }
 
-    /// Makes way for a successor, and ends; or starts anew, if that one fails.
-    ///
-    /// # Errors
-    /// This process can't be started anew.
+    /// Makes way for a successor. The configuration to go on with, if that one fails; None: this process ends.
     pub(super) async fn make_way(
         mut self,
         mut successor: Successor,
         signals: &mut Signals,
-    ) -> anyhow::Result<()> {
+    ) -> Option<Loaded> {
         info!(
             pid = successor.pid,
             version = successor.version,
@@ -394,7 +391,7 @@ impl Control {
         );
         let upgrade = self.upgrade.take();
         let since = Instant::now();
-        self.let_go().await;
+        let loaded = self.let_go().await;
         successor.answer(&Answer::result(&Who::own())).await;
         let (outcome, is_ending) = successor.outcome(signals).await;
         let why = match outcome {
@@ -416,35 +413,27 @@ impl Control {
                     }));
                     sleep(ANSWER).await;
                 }
-                return Ok(());
+                return None;
             }
             Outcome::Failed(why) => why,
         };
         make_sure_of_death(successor.pid).await;
         if is_ending {
             // It was told to end, and so was this one.
-            return Ok(());
+            return None;
         }
-        error!(
-            why,
-            "the other one has failed; this process starts anew and goes on"
-        );
+        error!(why, "the other one has failed; this process goes on");
         if let Some(upgrade) = upgrade {
             let program = upgrade.program.display().to_string();
             upgrade.fails(&format!("{program} can't take over: {why}"));
-            sleep(ANSWER).await;
         }
-        let (program, args) = command_line();
-        let error = std::process::Command::new("/proc/self/exe")
-            .arg0(program)
-            .args(args)
-            .exec();
-        Err(error).context("this process can't start itself anew")
+        Some(loaded)
     }
 
     /// Lets go of everything: nothing ends, and a process that starts now finds what it needs.
-    async fn let_go(self) {
+    async fn let_go(self) -> Loaded {
         let Self {
+            loaded,
             mut ha,
             kernel,
             endpoint,
@@ -472,5 +461,6 @@ impl Control {
         drop((relay, health, keys, control_socket, lock));
         // At the very last: from the last advert on the time runs.
         ha.hand_on();
+        loaded
     }
 }
