@@ -156,6 +156,7 @@ fn who_hands_on_advertises_and_its_successor_goes_on() {
     let start = Instant::now();
     let mut it = Machine::new(config(200, 1), start);
     it.start(None, start);
+    outputs(&mut it, start);
     it.hand_on(start);
     assert_eq!(outputs(&mut it, start), [], "a backup has nothing to say");
     let mut it = Machine::new(config(255, 1), start);
