@@ -183,6 +183,18 @@ const PROGRAMS: &[Program] = {
             tasks: &[Test],
         },
         Program {
+            name: "arping",
+            package: "iputils-arping",
+            why: "counts who answers ARP",
+            tasks: &[Test],
+        },
+        Program {
+            name: "ndisc6",
+            package: "ndisc6",
+            why: "counts who answers neighbor discovery",
+            tasks: &[Test],
+        },
+        Program {
             name: "promtool",
             package: "prometheus",
             why: "checks the metrics",

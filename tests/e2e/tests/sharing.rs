@@ -231,6 +231,26 @@ impl Site {
         Ok(())
     }
 
+    /// Has these clients ask where an address is, and wait for whoever else might answer: it is one box.
+    fn one_answers(&self, vip: &str, clients: &[IpAddr]) -> Result<()> {
+        for client in clients {
+            let client = client.to_string();
+            let cmd = match vip.contains(':') {
+                false => {
+                    Cmd::new("arping").args(["-b", "-c", "2", "-w", "3", "-I", "eth0", "-s", &client, vip])
+                }
+                true => Cmd::new("ndisc6").args(["-m", "-n", "-r", "1", "-s", &client, vip, "eth0"]),
+            };
+            let said = cmd.inside(&self.client).check().with_context(|| client.clone())?;
+            let is_once = match vip.contains(':') {
+                false => said.contains("Received 2 response(s)"),
+                true => said.matches("Target link-layer address").count() == 1,
+            };
+            ensure!(is_once, "{client} asked for {vip}: {said}");
+        }
+        Ok(())
+    }
+
     /// A connection to the relay from a client of its own, kept open.
     fn open(&self, client: IpAddr, vip: &str) -> Result<Open> {
         let to = SocketAddr::new(vip.parse().context("an address")?, RELAY);
@@ -398,6 +418,7 @@ fn two_boxes_share_their_clients() -> Result<()> {
     // Whoever answers which client where the address is, names the one link address.
     for (vip, mac) in VIPS.into_iter().zip([SHARED, SHARED_V6]) {
         site.learns(vip, &clients(vip)[..6], mac)?;
+        site.one_answers(vip, &clients(vip)[..6])?;
     }
     // Asked what would become of a client's packet, each box says what it does.
     for client in clients(VIPS[0]) {
