@@ -243,7 +243,8 @@ impl Site {
             };
             let said = cmd.inside(&self.client).check().with_context(|| client.clone())?;
             let is_once = match vip.contains(':') {
-                false => said.contains("Received 2 response(s)"),
+                // It ends with the second answer: of two boxes that answer, behind its first question.
+                false => said.contains("Sent 2 probes") && said.contains("Received 2 response(s)"),
                 true => said.matches("Target link-layer address").count() == 1,
             };
             ensure!(is_once, "{client} asked for {vip}: {said}");
