@@ -22,12 +22,13 @@ use crate::{
     accept::Accepted,
     fault::Fault,
     hello::{self, Hello, NoHello, Read},
+    reason::Reason,
     scratch::HEADROOM,
     session,
     stream::{Socket, Stream},
     timers::Deadline,
     tunnel,
-    worker::{LocalRoute, Worker},
+    worker::{LocalRoute, Over, Worker},
 };
 
 /// What is told who speaks HTTP where TLS is passed on.
@@ -47,11 +48,32 @@ pub(crate) async fn serve(worker: Rc<Worker>, route: Rc<LocalRoute>, mut accepte
         return;
     };
     let deadline = worker.timers.deadline();
-    deadline.set(Instant::now(), passthrough.timeout);
     let read = {
         let mut known = 0;
-        let socket = &mut accepted.socket;
-        poll_fn(|cx| poll(cx, &worker, &deadline, socket, &mut known)).await
+        let (socket, since) = (&mut accepted.socket, Instant::now());
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = poll(cx, &worker, socket, &mut known) {
+                return Poll::Ready(read.map_err(Some));
+            }
+            let is_silent = || known == 0 && socket.is_untouched();
+            let fault = match worker.is_over(cx, &deadline, since, passthrough.timeout, is_silent) {
+                None => return Poll::Pending,
+                Some(Over::Eased) => None,
+                Some(Over::Cut) => Some(Fault::Drained),
+                Some(Over::Late) => Some(Fault::HelloTimeout),
+            };
+            Poll::Ready(Err(fault))
+        })
+        .await
+    };
+    let read = match read {
+        Ok(hello) => Ok(hello),
+        Err(Some(fault)) => Err(fault),
+        // Connections are eased out, and this one has said nothing.
+        Err(None) => {
+            let client = accepted.caller.address;
+            return session::record_null(&worker, &route, client, accepted.at, Reason::Drained);
+        }
     };
     let chosen = read.and_then(|hello| {
         let chosen = choose(&route, passthrough, &hello).ok_or(Fault::HelloUnrouted);
@@ -81,7 +103,6 @@ fn choose(route: &Rc<LocalRoute>, passthrough: &Passthrough, hello: &Hello) -> O
 fn poll(
     cx: &mut Context<'_>,
     worker: &Worker,
-    deadline: &Deadline,
     socket: &mut Socket,
     known: &mut usize,
 ) -> Poll<Result<Hello, Fault>> {
@@ -94,7 +115,7 @@ fn poll(
         let n = match socket.poll_peek(cx, room, *known) {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Fault::ClientClosed)),
-            Poll::Pending => break,
+            Poll::Pending => return Poll::Pending,
         };
         if n == 0 {
             return Poll::Ready(Err(Fault::ClientClosed));
@@ -106,14 +127,6 @@ fn poll(
             Ok(Read::Partial) => return Poll::Ready(Err(Fault::HelloCut)),
             Err(none) => return Poll::Ready(Err(Fault::Hello(none))),
         }
-    }
-    let late = deadline.passed(cx);
-    if worker.cutting.get() {
-        Poll::Ready(Err(Fault::Drained))
-    } else if late {
-        Poll::Ready(Err(Fault::HelloTimeout))
-    } else {
-        Poll::Pending
     }
 }
 

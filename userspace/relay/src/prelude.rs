@@ -30,14 +30,13 @@ use crate::{
     reason::Reason,
     scratch::HEADROOM,
     stream::{Socket, Stream},
-    timers::Deadline,
-    worker::{End, Entrance, LocalRoute, Worker},
+    worker::{End, Entrance, LocalRoute, Over, Worker},
 };
 
 /// Why a header was not had.
 enum NotHad {
-    /// The connection ended before anything came: nobody had a question.
-    Nothing,
+    /// The connection ends before anything has come: nobody had a question.
+    Nothing(Reason),
     Fault(Fault),
 }
 
@@ -51,10 +50,22 @@ pub(crate) async fn serve(
 ) {
     let read = {
         let deadline = worker.timers.deadline();
-        deadline.set(accepted.at, within);
         let mut known = 0;
-        let socket = &mut accepted.socket;
-        poll_fn(|cx| poll(cx, &worker, &deadline, socket, &mut known)).await
+        let (socket, at) = (&mut accepted.socket, accepted.at);
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = poll(cx, &worker, socket, &mut known) {
+                return Poll::Ready(read);
+            }
+            let is_silent = || known == 0 && socket.is_untouched();
+            let not_had = match worker.is_over(cx, &deadline, at, within, is_silent) {
+                None => return Poll::Pending,
+                Some(Over::Eased) => NotHad::Nothing(Reason::Drained),
+                Some(Over::Cut) => NotHad::Fault(Fault::Drained),
+                Some(Over::Late) => NotHad::Fault(Fault::ProxyTimeout),
+            };
+            Poll::Ready(Err(not_had))
+        })
+        .await
     };
     match read.and_then(|len| take(&worker, &mut accepted, len)) {
         Ok(caller) => {
@@ -71,7 +82,6 @@ pub(crate) async fn serve(
 fn poll(
     cx: &mut Context<'_>,
     worker: &Worker,
-    deadline: &Deadline,
     socket: &mut Socket,
     known: &mut usize,
 ) -> Poll<Result<usize, NotHad>> {
@@ -84,10 +94,10 @@ fn poll(
         let n = match socket.poll_peek(cx, room, *known) {
             Poll::Ready(Ok(n)) => n,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(broken(&error, *known))),
-            Poll::Pending => break,
+            Poll::Pending => return Poll::Pending,
         };
         if n == 0 {
-            return Poll::Ready(Err(NotHad::Nothing));
+            return Poll::Ready(Err(NotHad::Nothing(Reason::ClientClosed)));
         }
         match read(room.get(..n).unwrap_or_default()) {
             Ok(Read::Whole(header)) => return Poll::Ready(Ok(header.len)),
@@ -96,14 +106,6 @@ fn poll(
             Ok(Read::Partial) => return Poll::Ready(Err(NotHad::Fault(Fault::ProxyCut))),
             Err(malformed) => return Poll::Ready(Err(NotHad::Fault(Fault::Proxy(malformed)))),
         }
-    }
-    let late = deadline.passed(cx);
-    if worker.cutting.get() {
-        Poll::Ready(Err(NotHad::Fault(Fault::Drained)))
-    } else if late {
-        Poll::Ready(Err(NotHad::Fault(Fault::ProxyTimeout)))
-    } else {
-        Poll::Pending
     }
 }
 
@@ -123,12 +125,13 @@ fn take(worker: &Worker, accepted: &mut Accepted, len: usize) -> Result<Caller, 
 
 fn broken(_error: &io::Error, known: usize) -> NotHad {
     match known {
-        0 => NotHad::Nothing,
+        0 => NotHad::Nothing(Reason::ClientClosed),
         _ => NotHad::Fault(Fault::ProxyCut),
     }
 }
 
-/// Resets the connection: who speaks for a client would take whatever else came for the answer to it.
+/// Resets the connection: who speaks for a client would take whatever else came for the answer to it. One that just ends
+/// because connections are eased out has spoken for nobody.
 fn refuse(worker: &Worker, route: &LocalRoute, accepted: Accepted, not_had: NotHad) {
     let Accepted {
         open,
@@ -136,9 +139,8 @@ fn refuse(worker: &Worker, route: &LocalRoute, accepted: Accepted, not_had: NotH
         caller,
         at,
     } = accepted;
-    socket.reset_on_drop();
     let (reason, detail, is_null) = match not_had {
-        NotHad::Nothing => (Reason::ClientClosed, None, true),
+        NotHad::Nothing(reason) => (reason, None, true),
         NotHad::Fault(fault) => (fault.verdict().reason, fault.detail(), false),
     };
     let (mode, phases) = match &route.route.service.mode {
@@ -164,7 +166,10 @@ fn refuse(worker: &Worker, route: &LocalRoute, accepted: Accepted, not_had: NotH
         };
         worker.record(&end, |record| record.detail = detail);
     }
-    // Who sees the reset finds it counted.
+    if reason != Reason::Drained || !is_null {
+        socket.reset_on_drop();
+    }
+    // Who sees the end finds it counted.
     drop(socket);
     drop(open);
 }

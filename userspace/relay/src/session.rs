@@ -59,7 +59,7 @@ pub(crate) use close::{linger, refuse};
 use exchange::{Done, Exchange};
 use h1::H1;
 use head::{Head, Turn};
-pub(crate) use record::record_handshake;
+pub(crate) use record::{record_handshake, record_null};
 
 /// Who asks at an HTTP service: a client connection, or one stream of it.
 struct Session<C> {
@@ -167,7 +167,7 @@ impl Session<H1> {
                     tokio::task::yield_now().await;
                 }
                 match std::future::poll_fn(|cx| self.poll_head(cx)).await {
-                    Head::Closed => return self.record_null(),
+                    Head::Closed(why) => return self.record_null(why),
                     Head::Request(exchange) => match self.serve(exchange).await {
                         Next::Head => {}
                         Next::Close { linger: false } => return,
@@ -191,7 +191,7 @@ impl Session<H1> {
         match last {
             Head::Bad(bad) => Box::pin(async move { self.reject(&bad).await }),
             Head::Http2(turn) => self.turn(*turn),
-            Head::Closed | Head::Request(_) => Box::pin(std::future::ready(())),
+            Head::Closed(_) | Head::Request(_) => Box::pin(std::future::ready(())),
         }
     }
 

@@ -151,6 +151,14 @@ impl Socket {
         }
     }
 
+    /// As [`Self::is_silent`], and not even a part of a TLS record has come.
+    pub(crate) fn is_untouched(&self) -> bool {
+        match self {
+            Self::Tls(tls) => tls.is_untouched(),
+            Self::Raw(_) | Self::Registered(_) | Self::Backend(_) | Self::Lost => self.is_silent(),
+        }
+    }
+
     /// Looks at what has come, and leaves it where it is. Answers once that is more than `known` bytes, which were looked at
     /// before; with no more than those if the other side has ended.
     pub(crate) fn poll_peek(

@@ -50,6 +50,7 @@ mod end;
 mod entrance;
 
 pub(crate) use count::{AtPool, Open};
+pub(crate) use end::{Over, SILENCE};
 pub(crate) use entrance::Entrance;
 
 /// What a worker is told.

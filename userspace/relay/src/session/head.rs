@@ -9,7 +9,7 @@ use std::{
 use weir_core::{plan::Http, proxy};
 
 use super::{
-    Exchange, Session,
+    Exchange, Interrupt, Session,
     begin::{Bad, Raw},
     h1::H1,
     http, timeouts,
@@ -23,9 +23,10 @@ use crate::{
         response::Asked,
     },
     http2::{PREFACE, upgrade},
+    reason::Reason,
     scratch::{HEAD_MAX, HEADROOM, READ_START, Scratch},
     stream::Stream,
-    worker::LocalRoute,
+    worker::{LocalRoute, Over},
 };
 
 /// Bytes of empty lines that are skipped before a request line at once (RFC 9112 section 2.2 asks for one line).
@@ -33,8 +34,8 @@ const EMPTY_LINES: usize = 16;
 
 /// What came of waiting for a request.
 pub(super) enum Head {
-    /// The connection has ended, or ends without a word.
-    Closed,
+    /// The connection has ended, or ends without a word, for that reason.
+    Closed(Reason),
     /// A request, ready to go out.
     Request(Box<Exchange>),
     /// No request that could be served.
@@ -56,10 +57,10 @@ impl Session<H1> {
     /// Waits for a request head.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Head> {
         let Some(route) = self.entrance.route() else {
-            return Poll::Ready(Head::Closed);
+            return Poll::Ready(Head::Closed(Reason::ClientClosed));
         };
         let Some(http) = http(&route) else {
-            return Poll::Ready(Head::Closed);
+            return Poll::Ready(Head::Closed(Reason::ClientClosed));
         };
         let worker = Rc::clone(&self.worker);
         worker.clock.turn();
@@ -216,15 +217,29 @@ impl Session<H1> {
                 return Poll::Ready(self.bad(Rc::clone(route), Fault::Memory, have));
             }
         }
-        match self.interrupted(cx) {
-            // An idle connection of a service that goes, or of a weir that goes. One that has not asked anything yet has
-            // its first request on the way.
-            None if have == 0 && self.client.asked && self.is_ending() => Poll::Ready(Head::Closed),
+        match self.waits_no_longer(cx, route, have) {
             None => Poll::Pending,
-            Some(super::Interrupt::Cut) => Poll::Ready(Head::Closed),
+            Some(Over::Eased | Over::Cut) => Poll::Ready(Head::Closed(Reason::Drained)),
             // Nobody waits for an answer to nothing.
-            Some(super::Interrupt::Late) if have == 0 => Poll::Ready(Head::Closed),
-            Some(super::Interrupt::Late) => Poll::Ready(self.bad(Rc::clone(route), Fault::HeadTimeout, have)),
+            Some(Over::Late) if have == 0 => Poll::Ready(Head::Closed(Reason::ClientTimeoutHead)),
+            Some(Over::Late) => Poll::Ready(self.bad(Rc::clone(route), Fault::HeadTimeout, have)),
+        }
+    }
+
+    fn waits_no_longer(&self, cx: &Context<'_>, route: &LocalRoute, have: usize) -> Option<Over> {
+        let is_silent = || have == 0 && self.client.socket.is_untouched();
+        if !self.client.asked {
+            // Its first request may be on the way, for a moment at least.
+            let within = timeouts(route).request_head;
+            return self
+                .worker
+                .is_over(cx, &self.deadline, self.since, within, is_silent);
+        }
+        match self.interrupted(cx) {
+            // An idle connection of a service that goes, or of a weir that goes.
+            None => (self.is_ending() && is_silent()).then_some(Over::Eased),
+            Some(Interrupt::Cut) => Some(Over::Cut),
+            Some(Interrupt::Late) => Some(Over::Late),
         }
     }
 
@@ -233,7 +248,7 @@ impl Session<H1> {
         if error.is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory) {
             self.bad(Rc::clone(route), Fault::Memory, have)
         } else if have == 0 {
-            Head::Closed
+            Head::Closed(Reason::ClientClosed)
         } else {
             self.bad(Rc::clone(route), Fault::ClientClosed, have)
         }

@@ -62,36 +62,40 @@ impl<C: Client> Session<C> {
 
 impl Session<H1> {
     /// A connection that ended before its client had sent anything is counted, and written if that is asked for.
-    pub(super) fn record_null(&self) {
+    pub(super) fn record_null(&self, why: Reason) {
         if self.client.asked || self.client.began.is_some() {
             return;
         }
-        let Some(route) = self.entrance.route() else {
-            return;
-        };
-        route.cell.null.add(1);
-        if !self.worker.records_null() {
-            return;
+        if let Some(route) = self.entrance.route() {
+            record_null(&self.worker, &route, self.address, self.since, why);
         }
-        let now = self.worker.clock.now();
-        let fault = if self.worker.cutting.get() {
-            Fault::Drained
-        } else if self.deadline.has_passed() {
-            Fault::HeadTimeout
-        } else {
-            Fault::ClientClosed
-        };
-        let phases = Phases::no_request(self.since, self.since);
-        let end = End {
-            mode: RecordMode::Http,
-            route: &route,
-            client: self.address,
-            backend: None,
-            phases: &phases,
-            reason: fault.verdict().reason,
-            now,
-        };
-        self.worker.record(&end, |_| {});
+    }
+}
+
+/// Counts a connection over which its client has sent nothing, and writes its record if that is asked for.
+pub(crate) fn record_null(worker: &Worker, route: &LocalRoute, client: SocketAddr, at: Instant, why: Reason) {
+    route.cell.null.add(1);
+    if !worker.records_null() {
+        return;
+    }
+    let (mode, phases) = nothing_asked(route, at);
+    let end = End {
+        mode,
+        route,
+        client,
+        backend: None,
+        phases: &phases,
+        reason: why,
+        now: Instant::now(),
+    };
+    worker.record(&end, |_| {});
+}
+
+/// What records say of a connection that came no further than its accept.
+fn nothing_asked(route: &LocalRoute, at: Instant) -> (RecordMode, Phases) {
+    match &route.route.service.mode {
+        Mode::Http(_) => (RecordMode::Http, Phases::no_request(at, at)),
+        Mode::Tcp(_) | Mode::L4(_) => (RecordMode::Tcp, Phases::connection(at)),
     }
 }
 
@@ -137,10 +141,7 @@ pub(crate) fn record_handshake(
 ) {
     worker.clock.turn();
     let now = worker.clock.now();
-    let (mode, phases) = match &route.route.service.mode {
-        Mode::Http(_) => (RecordMode::Http, Phases::no_request(at, at)),
-        Mode::Tcp(_) | Mode::L4(_) => (RecordMode::Tcp, Phases::connection(at)),
-    };
+    let (mode, phases) = nothing_asked(route, at);
     let reason = fault.verdict().reason;
     route.cell.end(reason);
     let end = End {

@@ -18,11 +18,12 @@ use crate::{
     accept::Accepted,
     fault::Fault,
     hello,
+    reason::Reason,
     session::{self, timeouts},
     stream::{Socket, Stream},
     timers::Deadline,
     tunnel,
-    worker::{Entrance, LocalRoute, Worker},
+    worker::{Entrance, LocalRoute, Over, Worker},
 };
 
 /// Bytes of a ClientHello at the most that are held until it is whole, and of what follows it, which may be a chain of
@@ -71,7 +72,11 @@ pub(crate) async fn serve(
     let shaken = Box::pin(shake(&worker, &route, &front, socket, at)).await;
     let stream = match shaken {
         Ok(stream) => stream,
-        Err(fault) => return record(&worker, &route, caller.address, at, fault),
+        Err(NotShaken::Eased) => {
+            session::record_null(&worker, &route, caller.address, at, Reason::Drained);
+            return worker.stir();
+        }
+        Err(NotShaken::Fault(fault)) => return record(&worker, &route, caller.address, at, fault),
     };
     let h2 = stream.facts().is_some_and(|facts| *facts.alpn == *b"h2");
     let accepted = Accepted {
@@ -91,6 +96,13 @@ pub(crate) async fn serve(
     }
 }
 
+/// Why there is no handshake.
+enum NotShaken {
+    /// It had not begun when connections were eased out.
+    Eased,
+    Fault(Fault),
+}
+
 /// Makes the handshake.
 async fn shake(
     worker: &Rc<Worker>,
@@ -98,34 +110,34 @@ async fn shake(
     front: &Front,
     socket: Socket,
     at: Instant,
-) -> Result<Box<TlsStream>, Fault> {
+) -> Result<Box<TlsStream>, NotShaken> {
     let mut under_way = None;
     let deadline = worker.timers.deadline();
-    deadline.set(at, timeouts(route).handshake);
+    let within = timeouts(route).handshake;
     let stream = TlsStream::new(Arc::clone(&front.config), socket, &worker.records);
     let mut stream = match stream {
         Ok(stream) => Box::new(stream),
         Err(error) => {
             tracing::error!(service = %route.route.service.name, %error, "no handshake can be made");
-            return Err(Fault::Tls(TlsFault::Internal, "no handshake can be made"));
+            let fault = Fault::Tls(TlsFault::Internal, "no handshake can be made");
+            return Err(NotShaken::Fault(fault));
         }
     };
     let mut turn = Turn::default();
     let mut come = Come::Nothing;
     let shaken = poll_fn(|cx| {
         match poll(cx, worker, &mut stream, &mut turn, &mut come, &mut under_way) {
-            Poll::Ready(done) => return Poll::Ready(done),
+            Poll::Ready(done) => return Poll::Ready(done.map_err(NotShaken::Fault)),
             Poll::Pending => {}
         }
-        // The deadline first: it notes whom to wake.
-        let late = deadline.passed(cx);
-        if worker.cutting.get() {
-            return Poll::Ready(Err(Fault::Drained));
-        }
-        match late {
-            true => Poll::Ready(Err(Fault::Tls(TlsFault::Timeout, come.as_str()))),
-            false => Poll::Pending,
-        }
+        let is_silent = || matches!(come, Come::Nothing) && stream.is_untouched();
+        let fault = match worker.is_over(cx, &deadline, at, within, is_silent) {
+            None => return Poll::Pending,
+            Some(Over::Eased) => return Poll::Ready(Err(NotShaken::Eased)),
+            Some(Over::Cut) => Fault::Drained,
+            Some(Over::Late) => Fault::Tls(TlsFault::Timeout, come.as_str()),
+        };
+        Poll::Ready(Err(NotShaken::Fault(fault)))
     });
     match shaken.await {
         Ok(()) => {
@@ -138,11 +150,12 @@ async fn shake(
             }
             Ok(stream)
         }
-        Err(fault) => {
+        Err(NotShaken::Eased) => Err(NotShaken::Eased),
+        Err(NotShaken::Fault(fault)) => {
             // What it is still told is no handshake any more.
             drop(under_way);
             part(worker, &deadline, &mut stream, fault).await;
-            Err(fault)
+            Err(NotShaken::Fault(fault))
         }
     }
 }

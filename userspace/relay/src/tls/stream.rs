@@ -370,6 +370,11 @@ impl TlsStream {
         self.records.plain.is_empty() && !self.records.ended && self.socket.is_silent()
     }
 
+    /// The same, not even a part of a record.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.records.incoming.is_empty() && self.is_silent()
+    }
+
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }

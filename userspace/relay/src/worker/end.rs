@@ -1,10 +1,70 @@
 //! How a worker's connections end: eased out while it serves on, or drained. Who asks for it has set the flag already.
+//!
+//! Those with a request under way, or idle behind one, see to it themselves whenever they are woken (`Worker::is_ending`). Here is
+//! until when one is kept that has not asked anything yet.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    rc::Rc,
+    task::Context,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
 use super::Worker;
+use crate::timers::Deadline;
+
+/// While connections are eased out, one that has asked nothing is kept until it is so old, from its accept or from the end
+/// of its handshake. A first request follows within a round trip or two, or about a second later if its segment was lost
+/// (RFC 6298 section 2 begins with that); whoever has opened a connection in advance may never ask.
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
+
+/// Why the first words of a client that speaks first are waited for no longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Over {
+    /// Their time is over.
+    Late,
+    /// Nothing has come, and connections are eased out.
+    Eased,
+    /// The drain's time has run out.
+    Cut,
+}
+
+impl Worker {
+    /// To be asked whenever the socket would block: whether a client's first words, for which there is so much time since
+    /// then, are waited for no longer. If they still are, the task is woken when that may have changed.
+    ///
+    /// `is_silent`: whether nothing of them has come, by the system too, which may have what the runtime was not told of yet:
+    /// who has begun to speak is heard.
+    pub(crate) fn is_over(
+        &self,
+        cx: &Context<'_>,
+        deadline: &Deadline,
+        since: Instant,
+        within: Duration,
+        is_silent: impl FnOnce() -> bool,
+    ) -> Option<Over> {
+        // Before the flag is looked at: a flag that is set later wakes whom the deadline knows.
+        let _ = deadline.passed(cx);
+        if self.cutting.get() {
+            return Some(Over::Cut);
+        }
+        let now = Instant::now();
+        let spent = now.saturating_duration_since(since);
+        if spent >= within {
+            return Some(Over::Late);
+        }
+        let eases = self.easing.get() && is_silent();
+        if eases && spent >= SILENCE {
+            return Some(Over::Eased);
+        }
+        // Set anew each time: connections may be eased out since the last time, or no longer, or something may have come.
+        let within = if eases { within.min(SILENCE) } else { within };
+        deadline.set(now, within.saturating_sub(spent));
+        let _ = deadline.passed(cx);
+        None
+    }
+}
 
 /// Waits until those that are open now have ended, or until a moment; answers with how many have not.
 pub(super) async fn ease(worker: Rc<Worker>, until: Instant, done: oneshot::Sender<u64>) {

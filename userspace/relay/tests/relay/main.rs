@@ -8,6 +8,7 @@
 
 mod bodies;
 mod control;
+mod easing;
 mod faults;
 mod front;
 mod h2;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | idle for `timeouts.keep_alive`, or a head takes longer than `timeouts.request_head` | GOAWAY, then closed |
 //! | weir drains, or its service goes | GOAWAY; requests under way are finished |
+//! | connections are eased out, and nothing was asked for `SILENCE` | the same |
 //! | what came of bodies and their backends have not taken is more than may be held | GOAWAY with `ENHANCE_YOUR_CALM`; requests end as `limit-memory` |
 //! | more offences than allowed | GOAWAY with `ENHANCE_YOUR_CALM`; requests end as `client-flood` |
 //! | a rule of HTTP/2 is broken | GOAWAY with its code, by the watch or the `h2` crate |
@@ -41,7 +42,7 @@ use crate::{
     stream::{Socket, Stream},
     timers::Deadline,
     tls::TlsFacts,
-    worker::{Entrance, LocalRoute, Open, Worker},
+    worker::{Entrance, LocalRoute, Open, SILENCE, Worker},
 };
 
 /// Requests that are taken in a row before their tasks get their turn.
@@ -126,6 +127,9 @@ impl Conn {
             (Some(since), _) => Some((since, timeouts.request_head)),
             (None, 0) if self.unsent.get() > 0 => Some((self.since.get(), timeouts.client)),
             (None, 0) if self.asked.get() => Some((self.since.get(), timeouts.keep_alive)),
+            (None, 0) if self.worker.easing.get() => {
+                Some((self.since.get(), timeouts.request_head.min(SILENCE)))
+            }
             (None, 0) => Some((self.since.get(), timeouts.request_head)),
             (None, _) => None,
         }
@@ -186,10 +190,15 @@ pub(in crate::session) async fn serve(worker: Rc<Worker>, entrance: Rc<Entrance>
     let mut handshake = Box::pin(builder.handshake::<_, Chunk>(io));
     let shaken = poll_fn(|cx| match handshake.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => match conn.is_late(cx, http) || conn.worker.cutting.get() {
-            true => Poll::Ready(None),
-            false => Poll::Pending,
-        },
+        Poll::Pending => {
+            let within = http.timeouts.request_head;
+            let is_silent = || made == 0 && socket.borrow().is_untouched();
+            let over = conn.worker.is_over(cx, &conn.deadline, since, within, is_silent);
+            match over {
+                Some(_) => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        }
     });
     let mut connection = match shaken.await {
         Some(Ok(connection)) => connection,
@@ -342,8 +351,8 @@ impl Conn {
         let route = self.entrance.route();
         let http = route.as_deref().and_then(http);
         let is_ending = self.worker.is_ending() || self.entrance.is_closed() || http.is_none();
-        // One that has not asked anything yet has its first request on the way.
-        let waits = self.active.get() == 0 && !self.asked.get() && http.is_some();
+        // One that has not asked anything yet may have its first request on the way.
+        let waits = self.active.get() == 0 && !self.asked.get() && http.is_some() && !self.was_eased(now);
         if is_ending && !waits && !std::mem::replace(&mut going.away, true) {
             connection.graceful_shutdown();
             cx.waker().wake_by_ref();
@@ -394,6 +403,12 @@ impl Conn {
             connection.graceful_shutdown();
         }
         Poll::Pending
+    }
+
+    /// Whether the time for a first request is over because connections are eased out.
+    fn was_eased(&self, now: Instant) -> bool {
+        let spent = now.saturating_duration_since(self.since.get());
+        self.worker.easing.get() && spent >= SILENCE && self.watch.borrow().head_since().is_none()
     }
 
     /// Tells the client that its connection turns.
