@@ -5,10 +5,12 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::unix::{fs::PermissionsExt, net::UnixDatagram},
     path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use weir_e2e_tests::{
     HTTP, L4, Site, TCP, ask, config, differences, more_answers, pool_of, service, traces, unchecked_pool,
@@ -16,9 +18,10 @@ use weir_e2e_tests::{
 };
 use weir_harness::{
     Cmd, Netns, Scratch, Weir, WeirConfig,
+    certificate::{self, P256},
     lab::Family,
     peer::{
-        curl::{Load, Reuse},
+        curl::{self, Load, Reuse},
         echo::{self, Echo},
     },
     process::signal_pid,
@@ -76,12 +79,35 @@ fn no_failure(loads: Vec<Load>) {
     }
 }
 
-/// A program in place of another one, as a package manager puts it there.
-fn install(program: &Path, content: &[u8]) -> Result<()> {
+/// A program in place of another one, as a package manager puts it there. Not written by this process: what another of its
+/// threads starts meanwhile would have it open for writing for a moment, and a file that is can't be executed.
+fn install(program: &Path, from: &Path) -> Result<()> {
     let new = program.with_extension("new");
-    std::fs::write(&new, content)?;
+    Cmd::new("cp").args([from, &new]).check()?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     Ok(std::fs::rename(&new, program)?)
+}
+
+fn install_script(program: &Path, text: &str) -> Result<()> {
+    let script = program.with_extension("script");
+    std::fs::write(&script, text)?;
+    install(program, &script)
+}
+
+/// A program that asks for the place of a weir, gets it, and does this then.
+fn usurper(weir: &Weir<'_>, then: &str) -> Result<String> {
+    let pins = weir.pins().context("its pins")?;
+    Ok(format!(
+        "#!/usr/bin/env python3\n\
+         import socket, sys, time\n\
+         it = socket.socket(socket.AF_UNIX)\n\
+         it.connect('{}')\n\
+         it.sendall(b'{{\"command\":\"replace\",\"version\":\"9.9.9\",\"pins\":\"{}\"}}\\n')\n\
+         assert b'\"ok\":true' in it.recv(4096)\n\
+         {then}\n",
+        weir.socket().display(),
+        pins.display()
+    ))
 }
 
 #[test]
@@ -126,6 +152,14 @@ fn another_takes_the_place_under_load() -> Result<()> {
         weir.with_log(echo::ping(stream, b"of the relay before"))?;
     }
     loads.iter().try_for_each(|load| more_answers(load, 20))?;
+    // Nor is it disturbed by further ones, nor by a control that dies: it has nothing to do with them any more.
+    weir.replace()?;
+    weir.kill_control();
+    weir.start_again()?;
+    for stream in &mut open {
+        weir.with_log(echo::ping(stream, b"still of that one"))?;
+    }
+    loads.iter().try_for_each(|load| more_answers(load, 20))?;
     no_failure(loads);
     drop(open);
 
@@ -157,6 +191,7 @@ fn what_is_in_the_way_is_seen_before_anybody_lets_go() -> Result<()> {
             .arg(&file);
         cmd.env("NO_COLOR", "1").inside(&site.lab.router).run()
     };
+    let pins = weir.pins().context("its pins")?.display().to_string();
     let tunables = weir.scratch().join("tunables.d");
     std::fs::create_dir_all(&tunables)?;
     let tunables = tunables.join("90-test.conf");
@@ -164,6 +199,11 @@ fn what_is_in_the_way_is_seen_before_anybody_lets_go() -> Result<()> {
         (was.replace("[admin]", "[admim]"), "", "admim"),
         // Tables of another size are not this weir's.
         (was.clone(), "weir.l4.backends = 77\n", "the pinned map BACKENDS"),
+        (
+            was.replace(&pins, &format!("{pins}-other")),
+            "",
+            "that changes with a restart only",
+        ),
         (
             was.replace("[admin]", "user = \"nobody-of-that-name\"\n[admin]"),
             "",
@@ -221,7 +261,7 @@ fn one_that_fails_late_leaves_all_as_it_was() -> Result<()> {
     ensure!(!output.status.success(), "{output:?}");
     let said = output.complaint();
     ensure!(said.contains("nowhere") && said.contains("role=relay"), "{said}");
-    weir.wait_log("the other one has failed; this process goes on")?;
+    weir.wait_log("this process has taken back what it had let go of")?;
     weir.wait_ready()?;
     assert_eq!(
         (weir.role_pid("control")?, weir.role_pid("relay")?),
@@ -236,26 +276,123 @@ fn one_that_fails_late_leaves_all_as_it_was() -> Result<()> {
 }
 
 #[test]
-fn a_relay_that_was_set_aside_and_forgotten_is_found_and_ends() -> Result<()> {
+fn a_relay_that_was_set_aside_and_forgotten_is_found() -> Result<()> {
     let site = Site::new(1)?;
     let mut weir = weir_e2e_tests::start(&site.lab, config(&[0]))?;
-    let before = weir.role_pid("relay")?;
-    weir.kill_control();
+    let first = weir.role_pid("relay")?;
     // As a control leaves it that dies before the relay's successor serves.
-    for suffix in ["sock", "pid"] {
-        let path = |name: &str| weir.scratch().join(format!("{name}.{suffix}"));
-        std::fs::rename(path("relay"), path("relay-before"))?;
-    }
+    let set_aside = |weir: &mut Weir<'_>| -> Result<()> {
+        weir.kill_control();
+        for suffix in ["sock", "pid"] {
+            let path = |name: &str| weir.scratch().join(format!("{name}.{suffix}"));
+            std::fs::rename(path("relay"), path("relay-before"))?;
+        }
+        Ok(())
+    };
+    set_aside(&mut weir)?;
     weir.start_again()?;
-    ensure!(weir.role_pid("relay")? != before, "another relay");
+    ensure!(weir.role_pid("relay")? == first, "it is the one that is wanted");
+    set_aside(&mut weir)?;
+    weir.change(|config| config.workers = 1)?;
+    weir.start_again()?;
+    ensure!(weir.role_pid("relay")? != first, "another one is wanted");
     wait_until(PATIENCE, "the relay before has ended", || {
         match site.lab.router.processes() {
-            Ok(pids) if pids.contains(&before) => Err(format!("{pids:?}")),
+            Ok(pids) if pids.contains(&first) => Err(format!("{pids:?}")),
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{error:#}")),
         }
     })?;
     ask(&site.lab.client, vip(Family::V4, HTTP), 5)?;
+    weir.stop()
+}
+
+/// Whoever is told to end while another has its place for the moment ends, and nothing stays.
+#[test]
+fn an_end_in_the_middle_is_an_end() -> Result<()> {
+    let site = Site::new(1)?;
+    let scratch = Scratch::new()?;
+    let before = traces(&site.lab.router)?;
+    let program = scratch.join("bin-weir");
+    let built = weir_harness::weir::binary()?;
+    install(&program, &built)?;
+    let mut asked = WeirConfig::both_planes(config(&[0]));
+    asked.binary = Some(program.clone());
+    let mut weir = Weir::start(&site.lab.router, asked)?;
+    // It gets the place and does nothing with it.
+    install_script(&program, &usurper(&weir, "time.sleep(600)")?)?;
+    thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(|| {
+            let cmd = Cmd::new(&built).args(["upgrade", "--socket"]).arg(weir.socket());
+            cmd.inside(&site.lab.router).run()
+        });
+        weir.wait_log("another control process takes this one's place")?;
+        signal_pid(weir.control_pid(), Signal::SIGTERM)?;
+        let said = asked.join().map_err(|_| anyhow!("it panicked"))??.complaint();
+        ensure!(said.contains("it has ended before it served"), "{said}");
+        Ok(())
+    })?;
+    ensure!(weir.wait_end(PATIENCE)?.success(), "it has ended in order");
+    let left = differences(&before, &traces(&site.lab.router)?);
+    ensure!(left.is_empty() && weir.pinned()?.is_empty(), "{left:?}");
+    ensure!(site.lab.router.processes()?.is_empty(), "processes stay");
+    Ok(())
+}
+
+/// Another version has another keys process as well; the relay that has to go asks the one it knows until it does.
+#[test]
+fn handshakes_go_on() -> Result<()> {
+    let site = Site::new(1)?;
+    let scratch = Scratch::new()?;
+    let file = certificate::self_signed(&scratch, "www.pem", &["www.test"], P256)?;
+    let listen = [vip(Family::V4, 443).to_string()];
+    let tls = format!("\n[services.secure.tls]\ncertificates = [\"{}\"]", file.display());
+    let body = config(&[0]) + &service("secure", "http", &listen, "web", &tls);
+    let mut weir = weir_e2e_tests::start(&site.lab, body)?;
+    let client = &site.lab.client;
+    let (done, shaken) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let shake = || -> Result<()> {
+        let resolve = format!("www.test:443:{}", vip(Family::V4, 443).ip());
+        let ca = file.display().to_string();
+        while !done.load(Ordering::Relaxed) {
+            let args = ["--resolve", &resolve, "--cacert", &ca];
+            let answer = curl::get(client, "https://www.test:443/", &args)?;
+            ensure!(answer.status == 200, "{answer:?}");
+            shaken.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let more = |count: usize| {
+        let to = shaken.load(Ordering::Relaxed) + count;
+        wait_until(PATIENCE, "handshakes go on", || {
+            let now = shaken.load(Ordering::Relaxed);
+            if now >= to { Ok(()) } else { Err(now) }
+        })
+    };
+    let (relay, keys) = (weir.role_pid("relay")?, weir.role_pid("keys")?);
+    thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(shake);
+        let replaced = more(5)
+            .and_then(|()| weir.change(|config| config.args.push("--log-level=debug")))
+            .and_then(|()| weir.replace())
+            .and_then(|()| more(20));
+        done.store(true, Ordering::Relaxed);
+        weir.with_log(asked.join().map_err(|_| anyhow!("it panicked"))?)?;
+        replaced
+    })?;
+    ensure!(
+        weir.role_pid("relay")? != relay && weir.role_pid("keys")? != keys,
+        "others"
+    );
+    wait_until(
+        PATIENCE,
+        "the relay and the keys process before have ended",
+        || match site.lab.router.processes() {
+            Ok(pids) if pids.contains(&relay) || pids.contains(&keys) => Err(format!("{pids:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        },
+    )?;
     weir.stop()
 }
 
@@ -268,8 +405,7 @@ fn weir_upgrade_says_what_came_of_it() -> Result<()> {
     let scratch = Scratch::new()?;
     let program = scratch.join("bin-weir");
     let built = weir_harness::weir::binary()?;
-    let good = std::fs::read(&built)?;
-    install(&program, &good)?;
+    install(&program, &built)?;
     let manager = UnixDatagram::bind(scratch.join("notify"))?;
     manager.set_read_timeout(Some(PATIENCE))?;
     let told = || -> Result<String> {
@@ -313,25 +449,40 @@ fn weir_upgrade_says_what_came_of_it() -> Result<()> {
     };
 
     // One that does not start.
-    install(&program, b"#!/bin/sh\nexit 3\n")?;
+    install_script(&program, "#!/bin/sh\nexit 3\n")?;
     refused(
         &weir,
         &["bin-weir has ended at its start", "exit status: 3", "weir.toml"],
     )?;
     all_go_on(&weir)?;
 
+    // Nothing else changes while an upgrade is under way.
+    install_script(&program, "#!/bin/sh\nsleep 2\nexit 3\n")?;
+    thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(|| upgrade(&weir));
+        wait_until(PATIENCE, "the second successor is started", || {
+            let count = weir.log().matches("an upgrade: a successor is started").count();
+            if count == 2 { Ok(()) } else { Err(count) }
+        })?;
+        for command in [
+            &["reload"][..],
+            &["sysctl", "-w", "weir.relay.drain=5s"],
+            &["upgrade"],
+        ] {
+            let cmd = Cmd::new(&built).args(command).arg("--socket").arg(weir.socket());
+            let said = cmd.inside(&site.lab.router).run()?.complaint();
+            ensure!(
+                said.contains("an upgrade is under way (process "),
+                "{command:?}: {said}"
+            );
+        }
+        let asked = asked.join().map_err(|_| anyhow!("it panicked"))??;
+        ensure!(asked.complaint().contains("exit status: 3"), "{asked:?}");
+        Ok(())
+    })?;
+
     // One that takes the place, and dies: the one before is back by itself.
-    let dies = format!(
-        "#!/usr/bin/env python3\n\
-         import socket, sys\n\
-         it = socket.socket(socket.AF_UNIX)\n\
-         it.connect('{}')\n\
-         it.sendall(b'{{\"command\":\"replace\",\"version\":\"9.9.9\"}}\\n')\n\
-         assert b'\"ok\":true' in it.recv(4096)\n\
-         sys.exit(1)\n",
-        weir.socket().display()
-    );
-    install(&program, dies.as_bytes())?;
+    install_script(&program, &usurper(&weir, "sys.exit(1)")?)?;
     refused(
         &weir,
         &["bin-weir can't take over", "it has ended before it served"],
@@ -340,17 +491,14 @@ fn weir_upgrade_says_what_came_of_it() -> Result<()> {
     all_go_on(&weir)?;
 
     // One that takes the place and says that it can't go on.
-    let gives_up = dies.replace(
-        "sys.exit(1)",
-        "it.sendall(b'{\"ok\":false,\"error\":\"no such interface\"}\\n'); it.recv(1)",
-    );
-    install(&program, gives_up.as_bytes())?;
+    let gives_up = "it.sendall(b'{\"ok\":false,\"error\":\"no such interface\"}\\n'); it.recv(1)";
+    install_script(&program, &usurper(&weir, gives_up)?)?;
     refused(&weir, &["bin-weir can't take over: no such interface"])?;
     ensure!(told()? == "READY=1", "it serves again");
     all_go_on(&weir)?;
 
     // A good one.
-    install(&program, &good)?;
+    install(&program, &built)?;
     weir.wait_ready()?;
     ensure!(weir.role_pid("control")? == first, "still the same process");
     let output = upgrade(&weir)?;

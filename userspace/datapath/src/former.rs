@@ -53,6 +53,14 @@ pub(crate) fn require_nothing_to_lose(root: &Path, discard: bool) -> Result<(), 
     Ok(())
 }
 
+/// Whether another version forwards, as far as can be told: what it needs of the system has to stay.
+pub(crate) fn forwards(root: &Path) -> bool {
+    let others = pins::others(root).unwrap_or_default();
+    others
+        .iter()
+        .any(|dir| is_attached(&dir.join("links")).unwrap_or(true))
+}
+
 /// The key of the flow hash that another version uses. None if there is none.
 ///
 /// # Errors

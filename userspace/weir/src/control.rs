@@ -69,7 +69,7 @@ pub(crate) enum Ask {
 /// Asks; an answer that never comes (weir is stopping) becomes an error answer.
 pub(crate) async fn ask(control: &mpsc::Sender<Ask>, request: Request) -> Answer {
     let (reply, answer) = oneshot::channel();
-    let stopping = || Answer::error("weir is stopping");
+    let stopping = || Answer::error("weir is stopping, or makes way for another process of it: ask again");
     let asked = if request == (Request::Upgrade {}) {
         Ask::Upgrade(reply)
     } else {

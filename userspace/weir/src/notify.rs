@@ -18,44 +18,31 @@ pub(crate) fn main_process(pid: u32) {
 /// Whether the end of this process would not be taken for the end of weir, though another has its place: systemd does not watch
 /// it, or can be told.
 pub(crate) fn can_change_main_process() -> bool {
-    let word = |name| std::env::var(name).ok();
-    may_change(
-        word("SYSTEMD_EXEC_PID").as_deref(),
-        word("NOTIFY_SOCKET").is_some(),
-        std::process::id(),
-    )
+    can_be_told() || !is_main_process()
 }
 
-/// `started`: the process that systemd (248 or later) has started itself; children inherit the word.
-fn may_change(started: Option<&str>, can_be_told: bool, own: u32) -> bool {
-    can_be_told || started.and_then(|pid| pid.parse().ok()) != Some(own)
+/// Whether this is the process that systemd has started: its main process, unless another has taken its place.
+pub(crate) fn is_main_process() -> bool {
+    started_by_manager() == Some(std::process::id())
+}
+
+/// Whether systemd watches, and knows another process for the main one.
+pub(crate) fn is_watched_by_another() -> bool {
+    can_be_told() && !is_main_process()
+}
+
+/// The word that systemd (248 or later) gives the processes that it starts; children inherit it.
+fn started_by_manager() -> Option<u32> {
+    std::env::var("SYSTEMD_EXEC_PID").ok()?.parse().ok()
+}
+
+/// Whether somebody listens.
+pub(crate) fn can_be_told() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         debug!(%error, ?state, "the service manager can't be told");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_main_process_of_a_unit_that_tells_nothing_can_not_be_another() {
-        for (started, can_be_told, may) in [
-            (Some("7"), false, false),
-            (Some("7"), true, true),
-            // A shell that systemd has started, and weir from it.
-            (Some("6"), false, true),
-            (Some("x"), false, true),
-            (None, false, true),
-        ] {
-            assert_eq!(
-                may_change(started, can_be_told, 7),
-                may,
-                "{started:?} {can_be_told}"
-            );
-        }
     }
 }

@@ -92,11 +92,12 @@ fn require_spec(tables: &Tables, options: &Options) -> Result<(), OpenError> {
 
 /// Takes back what a failed first attempt has made. Links of other versions are not in its directory.
 pub(super) fn abandon(options: &Options, pins: Pins) {
-    let results = [
-        attach::drop_unwanted(&pins.links(), &[]),
-        sysctl::restore(&options.state_dir),
-        pins.remove(),
-    ];
+    // Another version may forward, and go on once this one has failed.
+    let settings = match former::forwards(&options.pins) {
+        true => Ok(()),
+        false => sysctl::restore(&options.state_dir),
+    };
+    let results = [attach::drop_unwanted(&pins.links(), &[]), settings, pins.remove()];
     for error in results.into_iter().filter_map(Result::err) {
         tracing::warn!(%error, "something of a failed start is left");
     }

@@ -32,7 +32,11 @@ pub(crate) enum Request {
     /// Answered by [`Upgraded`], or by why the running one goes on.
     Upgrade {},
     /// A process asks for this one's place: see `control::succession`, which has the rest of the connection.
-    Replace { version: String },
+    Replace {
+        version: String,
+        /// Where its tables are pinned. Empty: it has no XDP.
+        pins: String,
+    },
     /// Answered by a list of [`Tunable`]s: all, or the one of that name.
     Sysctl { name: Option<String> },
     /// Answered by the [`Tunable`]s as they now are.

@@ -113,9 +113,9 @@ async fn converse(stream: UnixStream, control: &mpsc::Sender<Ask>) -> anyhow::Re
             Answer::error(format!("a request is at most {MAX_REQUEST} bytes"))
         } else {
             match serde_json::from_slice::<Request>(&line) {
-                Ok(Request::Replace { version }) => {
+                Ok(Request::Replace { version, pins }) => {
                     let stream = read.into_inner().reunite(write)?;
-                    let asked = Ask::Replace(Successor::new(stream, version));
+                    let asked = Ask::Replace(Successor::new(stream, version, pins));
                     // If nobody listens any more the connection ends, which says it all.
                     let _ = control.send(asked).await;
                     return Ok(());

@@ -210,9 +210,12 @@ impl Control {
     }
 
     async fn set_tunables(&mut self, set: Vec<(String, String)>, reply: oneshot::Sender<Answer>) {
-        let answer = match self.try_set_tunables(&set).await {
-            Ok(tunables) => Answer::result(&tunables),
-            Err(error) => Answer::error(format!("{error:#}")),
+        let answer = match self.waits_for_upgrade() {
+            Some(waits) => waits,
+            None => match self.try_set_tunables(&set).await {
+                Ok(tunables) => Answer::result(&tunables),
+                Err(error) => Answer::error(format!("{error:#}")),
+            },
         };
         let _ = reply.send(answer);
     }

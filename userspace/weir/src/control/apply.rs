@@ -184,6 +184,14 @@ impl Control {
 
     /// Reads the configuration again and applies it, answering when the relay has it too.
     pub(super) async fn reload(&mut self, mut reply: Option<oneshot::Sender<Answer>>) {
+        // The process that is about to take this one's place may have read the configuration already.
+        if let Some(waits) = self.waits_for_upgrade() {
+            match reply {
+                Some(reply) => drop(reply.send(waits)),
+                None => warn!("an upgrade is under way, nothing is reloaded: ask again once it is over"),
+            }
+            return;
+        }
         let looked = Looked::at(&self.loaded.plan);
         let read = context::reload(&self.config_path, &self.loaded).map_err(|report| anyhow!("{report}"));
         let result = match read {

@@ -130,12 +130,12 @@ impl Drop for Link {
 }
 
 /// SIGKILL.
-pub(super) fn end(pid: u32) {
+fn end(pid: u32) {
     signal(pid, Signal::SIGKILL);
 }
 
 /// Never to ourselves, a group, or init.
-pub(super) fn signal(pid: u32, signal: Signal) {
+fn signal(pid: u32, signal: Signal) {
     match i32::try_from(pid) {
         Ok(pid) if pid > 1 => {
             if let Err(error) = kill(Pid::from_raw(pid), signal) {
@@ -186,18 +186,23 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
             return Ok(None);
         };
         self.link = Some(link);
-        Ok(Some(match identity == self.recipe.identity() {
-            true => Found::AsWanted,
-            false => Found::Different,
-        }))
+        Ok(Some(self.found(&identity)))
     }
 
     /// Links with one that was set aside by a control process which did not live to tell it to end.
     ///
     /// # Errors
     /// Somebody else listens at its path.
-    pub(crate) async fn find_before(&mut self, now: Instant) -> anyhow::Result<Option<Link>> {
-        Ok(self.find_at(&self.before(), now).await?.map(|(link, _)| link))
+    pub(crate) async fn find_before(&mut self, now: Instant) -> anyhow::Result<Option<(Link, Found)>> {
+        let found = self.find_at(&self.before(), now).await?;
+        Ok(found.map(|(link, identity)| (link, self.found(&identity))))
+    }
+
+    fn found(&self, identity: &str) -> Found {
+        match identity == self.recipe.identity() {
+            true => Found::AsWanted,
+            false => Found::Different,
+        }
     }
 
     /// A process that answers at a path, and how it was started.
@@ -218,8 +223,9 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
             Err(error) => {
                 warn!(%role, pid = noted, error = format!("{error:#}"), "found running, but it does not answer: it is killed");
                 if let Some(pid) = noted {
+                    let note = Note::of(pid);
                     end(pid);
-                    wait_for_death(pid).await;
+                    wait_for_death(&note).await;
                 }
                 Ok(None)
             }
@@ -273,6 +279,8 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
             .arg(role.as_str())
             .args(args)
             .stdin(Stdio::from(listener))
+            // What control says to the service manager is not its children's to say.
+            .env_remove("NOTIFY_SOCKET")
             .current_dir("/");
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         if let Some((uid, gid)) = user {
@@ -307,6 +315,16 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
     fn before(&self) -> PathBuf {
         let name = format!("{}-before.sock", self.recipe.role);
         self.recipe.socket.with_file_name(name)
+    }
+
+    /// Those set aside were told to end: nobody is to look for them.
+    pub(crate) fn forget_before(&self) {
+        let before = self.before();
+        for path in [&before, &note_beside(&before)] {
+            if let Err(error) = std::fs::remove_file(path) {
+                debug!(path = %path.display(), %error, "not removed");
+            }
+        }
     }
 
     /// Takes the link out of one that goes on until its successor serves. Its socket moves aside, so that it is found there if
@@ -407,14 +425,14 @@ async fn listen<M: DeserializeOwned>(link: u64, channel: Rc<Channel>, heard: mps
     }
 }
 
-pub(super) async fn wait_for_death(pid: u32) {
+pub(super) async fn wait_for_death(note: &Note) {
     let dead = async {
-        while Note::of(pid).is_alive() {
+        while note.is_alive() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     if timeout(DEATH, dead).await.is_err() {
-        warn!(pid, "is still there");
+        warn!(pid = note.pid, "is still there");
     }
 }
 
@@ -431,6 +449,17 @@ impl Note {
         Self {
             pid,
             started: started(pid).unwrap_or(0),
+        }
+    }
+
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal, if it is still that process.
+    pub(super) fn signal(&self, what: Signal) {
+        if self.is_alive() {
+            signal(self.pid, what);
         }
     }
 

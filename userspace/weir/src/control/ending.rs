@@ -160,6 +160,7 @@ impl Control {
 
     /// An orderly end: nothing of weir stays.
     pub(super) async fn finish(&mut self) {
+        self.abandon_upgrade().await;
         for link in self.relay.set_aside().into_iter().chain(self.retiring.drain(..)) {
             link.kill();
         }
@@ -185,7 +186,7 @@ impl Control {
         let found = |link: &Option<Link>| link.as_ref().is_some_and(|l| l.adopted);
         let relay_found = found(&self.relay.link) || !self.retiring.is_empty();
         let kernel_found = self.kernel.as_ref().map_or(resumed, Kernel::was_found);
-        if !relay_found && !kernel_found {
+        if !relay_found && !kernel_found && !replaces {
             self.finish().await;
             return;
         }

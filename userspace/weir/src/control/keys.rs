@@ -133,8 +133,8 @@ impl Control {
         match self.keys.child.find(Instant::now()).await? {
             Some(Found::AsWanted) if wanted(&plan) => {}
             Some(Found::AsWanted | Found::Different) => {
-                // What the relay asks it for still fails until it has sockets to the next one.
-                self.keys.child.tell(&ToKeys::Stop, &[]).await;
+                // The relay asks it until it has sockets to the next one; a relay that has to go asks it until its end.
+                self.keys.child.tell(&ToKeys::Retire, &[]).await;
                 self.keys.child.set_aside();
             }
             None => {}

@@ -205,6 +205,9 @@ impl Control {
                 link.kill();
             }
         }
+        if !self.retiring.is_empty() {
+            self.relay.forget_before();
+        }
         // What the plan no longer names is closed only now that the relay has let go of it.
         let wanted = super::apply::relayed_keys(&self.loaded.plan);
         self.listeners.retain(|key: &ListenKey, _| wanted.contains(key));

@@ -9,9 +9,12 @@ use std::{
 };
 
 use anyhow::Context;
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{error, info};
 use weir_core::{
     engine::Engine,
     ids::ListenKey,
@@ -36,7 +39,7 @@ use crate::{
     cli::{self, RunArgs},
     context::Loaded,
     ipc::{FromRelay, ToHealth, ToRelay, stats::RelayStats},
-    privileges,
+    notify, privileges,
 };
 
 /// Room for events from one child before its reader waits.
@@ -45,6 +48,8 @@ const HEARD: usize = 256;
 const ASKS: usize = 64;
 /// Sockets of one listener travel in one message: see SCM_MAX_FD in unix(7).
 pub(super) const MAX_WORKERS: u16 = 253;
+/// Whoever a service manager starts waits so long for the end of the one before.
+const LOCK: Duration = Duration::from_secs(10);
 /// A relay found running has this long to tell its listeners.
 const TAKEOVER: Duration = Duration::from_secs(5);
 
@@ -63,7 +68,7 @@ impl Control {
             if loaded.plan.node.xdp != XdpMode::Off {
                 Kernel::check_predecessor(&loaded, dir, args.discard_flows)?;
             }
-            predecessor = Predecessor::relieve(&socket).await?;
+            predecessor = Predecessor::relieve(&socket, &loaded.plan).await?;
             if predecessor.is_none() {
                 info!(socket = %socket.display(), "no weir runs with this control socket: there is none to replace");
             }
@@ -78,6 +83,10 @@ impl Control {
             }),
             (Err(error), None) => Err(error),
             (Err(error), Some(predecessor)) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "this process can't take over; the one before goes on"
+                );
                 predecessor.tell(Err(&error)).await;
                 Err(error)
             }
@@ -91,7 +100,7 @@ impl Control {
         let dir = socket
             .parent()
             .context("admin.socket: give a path with a directory")?;
-        let lock = lock(&socket)?;
+        let lock = lock(&socket).await?;
         let user = privileges::child_user(&plan.node.user)?;
         let workers = match plan.node.workers {
             Some(workers) => workers,
@@ -179,7 +188,6 @@ impl Control {
             easing: None,
             upgrade: None,
             predecessor: None,
-            is_announced: false,
             health: Child::new(health_recipe, health_tell, now),
             keys: Keys::new(Child::new(keys_recipe, keys_tell, now), keys_heard),
             certificates: Certificates::default(),
@@ -270,8 +278,18 @@ impl Control {
     async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
         // One that a control process before has set aside, and did not live to tell to drain.
         let before = self.relay.find_before(Instant::now()).await?;
-        self.retiring.extend(before);
-        let found = self.relay.find(Instant::now()).await?;
+        let mut found = self.relay.find(Instant::now()).await?;
+        match before {
+            // A successor that came to nothing has set it aside: what that one has started goes instead.
+            Some((link, Found::AsWanted)) if found != Some(Found::AsWanted) => {
+                self.retiring.extend(self.relay.set_aside());
+                self.relay.reinstate();
+                self.relay.link = Some(link);
+                found = Some(Found::AsWanted);
+            }
+            Some((link, _)) => self.retiring.push(link),
+            None => {}
+        }
         if found.is_some() {
             self.take_listeners().await?;
         }
@@ -363,10 +381,11 @@ fn private_dir(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One control process per control socket.
-fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
+/// One control process per control socket. One that a service manager starts may come before the end of the one before: it
+/// waits.
+async fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
     let path = socket.with_extension("lock");
-    let file = File::options()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
@@ -378,12 +397,25 @@ fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
                 path.display()
             )
         })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::anyhow!(
-            "another weir runs with admin.socket {} ({errno}); stop it, or give this one another admin.socket",
-            socket.display()
-        )
-    })
+    let until = Instant::now()
+        + if notify::can_be_told() {
+            LOCK
+        } else {
+            Duration::ZERO
+        };
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                file = unlocked;
+                tokio::time::sleep(LOCK / 100).await;
+            }
+            Err((_, errno)) => anyhow::bail!(
+                "another weir runs with admin.socket {} ({errno}); stop it, or give this one another admin.socket",
+                socket.display()
+            ),
+        }
+    }
 }
 
 /// The relay's arguments for its access log. It runs in another directory: a file's path is made absolute.

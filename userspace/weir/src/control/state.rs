@@ -31,7 +31,7 @@ use super::{
     keys::Keys,
     protect,
     saved::StateFile,
-    succession::{Predecessor, Successor, Upgrade, upgrade_ended},
+    succession::{Predecessor, Successor, Upgrade, Way, upgrade_over},
 };
 use crate::{
     admin::{
@@ -42,6 +42,7 @@ use crate::{
     cli::RunArgs,
     context::Loaded,
     ipc::{FromHealth, FromRelay, ToHealth, WireProbe, stats::RelayStats},
+    notify,
 };
 
 /// Events of one child that are taken in before what follows from them is carried out.
@@ -108,8 +109,6 @@ pub(super) struct Control {
     pub(super) upgrade: Option<Upgrade>,
     /// The process whose place this one has, until it is told that this one serves.
     pub(super) predecessor: Option<Predecessor>,
-    /// Whoever waits for it was told that this process serves.
-    pub(super) is_announced: bool,
     pub(super) health: Child<FromHealth>,
     pub(super) keys: Keys,
     pub(super) certificates: Certificates,
@@ -144,31 +143,48 @@ pub(super) struct Signals {
     hup: Signal,
 }
 
+impl Signals {
+    /// Waits for one that asks this process to end.
+    pub(super) async fn asks_to_end(&mut self) -> nix::sys::signal::Signal {
+        tokio::select! {
+            _ = self.term.recv() => nix::sys::signal::Signal::SIGTERM,
+            _ = self.int.recv() => nix::sys::signal::Signal::SIGINT,
+        }
+    }
+}
+
 /// How the loop ends.
 enum End {
     /// Nobody goes on.
     Over,
     /// Another process asks for this one's place, and gets it.
     Replaced(Successor),
+    /// This one has the place of a process that died too early: nobody watches over it.
+    Forsaken(anyhow::Error),
 }
 
 impl Control {
     /// Starts everything, serves until told to end, and ends everything.
-    pub(super) async fn run(args: &RunArgs, mut loaded: Loaded) -> anyhow::Result<()> {
+    pub(super) async fn run(args: &RunArgs, loaded: Loaded) -> anyhow::Result<()> {
         let mut signals = Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         };
-        let mut replaces = args.replace;
+        let mut control = Self::start(args, loaded, args.replace).await?;
         loop {
-            let mut control = Self::start(args, loaded, replaces).await?;
+            if control.predecessor.is_none() || notify::is_main_process() {
+                notify::ready();
+            }
             match control.serve(&mut signals).await {
                 Ok(End::Replaced(successor)) => match control.make_way(successor, &mut signals).await {
-                    // It came to nothing: what is there is this process's again.
-                    Some(before) => (loaded, replaces) = (before, false),
-                    None => return Ok(()),
+                    Way::Over => return Ok(()),
+                    Way::Back(back) => control = Self::take_back(args, *back).await?,
                 },
+                Ok(End::Forsaken(why)) => {
+                    control.let_go().await;
+                    return Err(why);
+                }
                 other => {
                     control.finish().await;
                     return other.map(drop);
@@ -197,7 +213,9 @@ impl Control {
             self.carry_out().await;
             self.settle_ha();
             let is_ending = self.is_ending(stop, notice.as_ref());
-            self.tell_of_service(is_ending).await;
+            if let Err(error) = self.tell_of_service(is_ending).await {
+                return Ok(End::Forsaken(error));
+            }
             if stop.is_some() && self.relay.link.is_none() {
                 return Ok(End::Over);
             }
@@ -250,7 +268,7 @@ impl Control {
                     Ask::Request(request, reply) => self.answer(request, reply, stop.is_some()).await,
                     Ask::View(_) | Ask::Scrape(_) => self.answer_with_counters(asked).await,
                 },
-                ended = upgrade_ended(&mut self.upgrade) => self.upgrade_failed(ended),
+                how = upgrade_over(&mut self.upgrade) => self.upgrade_failed(&how),
                 () = ways_changed(&mut self.kernel) => {
                     self.follow_ways();
                     self.mind_interfaces().await;

@@ -94,6 +94,8 @@ pub(crate) enum ToKeys {
     Signers,
     /// Answered by [`FromKeys::Stats`].
     Stats { id: u64 },
+    /// Another process has its place: exit once nobody asks over the sockets that it has.
+    Retire,
     /// Exit.
     Stop,
 }

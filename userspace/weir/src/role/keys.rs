@@ -1,12 +1,24 @@
 //! The keys process: holds private keys, and signs with them for the relay.
 //!
 //! Owns who is answered: each socket that control hands over has a thread of its own, and is served until its other end
-//! is closed. So the relay's handshakes go on while control is away. What is signed, `weir_tls::Signing` decides.
+//! is closed. So the relay's handshakes go on while control is away, and while a relay drains whose successor has another keys
+//! process. What is signed, `weir_tls::Signing` decides.
 
-use std::{future::pending, os::fd::OwnedFd, sync::Arc, thread};
+use std::{
+    future::pending,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use anyhow::{Context, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tracing::{debug, info, warn};
 use weir_tls::{KeyId, PrivateKey, Signing};
 
@@ -24,6 +36,31 @@ pub(crate) fn run(log: &LogArgs) -> anyhow::Result<()> {
     super::enter("keys", log, serve)
 }
 
+/// The sockets that are served.
+#[derive(Default)]
+struct Lanes {
+    count: AtomicUsize,
+    /// Rung when one is closed.
+    closed: Notify,
+}
+
+/// One of them, as long as it is served.
+struct Lane(Arc<Lanes>);
+
+impl Lane {
+    fn of(lanes: &Arc<Lanes>) -> Self {
+        lanes.count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(lanes))
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.closed.notify_one();
+    }
+}
+
 async fn serve(listener: Listener) -> anyhow::Result<()> {
     match privileges::guard_memory()? {
         None => debug!("memory is locked"),
@@ -31,10 +68,16 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
     }
     let mut term = signal(SignalKind::terminate())?;
     let signing = Arc::new(Signing::default());
+    let lanes = Arc::new(Lanes::default());
     let mut control: Option<Channel> = None;
+    let mut is_retired = false;
     loop {
+        if is_retired && lanes.count.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
         tokio::select! {
             biased;
+            () = lanes.closed.notified(), if is_retired => {}
             _ = term.recv() => match &control {
                 // A signal to the whole group, as a stop sends it: control says when it is time.
                 Some(_) => info!("SIGTERM: control decides"),
@@ -50,8 +93,9 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
             }
             message = receive(control.as_ref()) => match message {
                 Ok(Some((ToKeys::Stop, _))) => return Ok(()),
+                Ok(Some((ToKeys::Retire, _))) => is_retired = true,
                 Ok(Some((message, fds))) => {
-                    let answer = obey(&signing, message, fds);
+                    let answer = obey(&signing, &lanes, message, fds);
                     if let (Some(channel), Some(answer)) = (&control, answer)
                         && let Err(error) = channel.send(&answer, &[]).await
                     {
@@ -72,14 +116,15 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
     }
 }
 
-fn obey(signing: &Arc<Signing>, message: ToKeys, fds: Vec<OwnedFd>) -> Option<FromKeys> {
+fn obey(signing: &Arc<Signing>, lanes: &Arc<Lanes>, message: ToKeys, fds: Vec<OwnedFd>) -> Option<FromKeys> {
     match message {
         ToKeys::Keys { id } => Some(holds(id, take(signing, fds))),
         ToKeys::Retain { id } => Some(holds(id, retain(signing, fds))),
         ToKeys::Signers => {
             for socket in fds {
-                let signing = Arc::clone(signing);
+                let (signing, lane) = (Arc::clone(signing), Lane::of(lanes));
                 let work = move || {
+                    let _lane = lane;
                     if let Err(error) = signing.serve(&socket) {
                         warn!(%error, "a worker of the relay is signed for no more");
                     }
@@ -99,7 +144,7 @@ fn obey(signing: &Arc<Signing>, message: ToKeys, fds: Vec<OwnedFd>) -> Option<Fr
             signed: signing.signed(),
             refused: signing.refused(),
         }),
-        ToKeys::Stop => None,
+        ToKeys::Retire | ToKeys::Stop => None,
     }
 }
 

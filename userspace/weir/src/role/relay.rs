@@ -130,6 +130,8 @@ impl Process {
                         easing = Some(Box::pin(self.relay.ease(Duration::from_millis(within_ms))));
                     }
                     Ok(Some((ToRelay::Drain { within_ms }, _))) => {
+                        // Who is obeyed no more answers nobody either.
+                        drop(listener);
                         return self.end(control.as_ref(), Duration::from_millis(within_ms)).await;
                     }
                     Ok(Some((message, fds))) => {
