@@ -6,10 +6,11 @@ use std::{
     io::{ErrorKind, Read as _},
     net::{SocketAddr, TcpStream},
     process::ExitStatus,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::Signal;
 use weir_harness::{
     Cmd, Pair, Scratch, Weir, WeirConfig,
@@ -233,4 +234,76 @@ fn who_has_asked_nothing_is_not_waited_for() -> Result<()> {
         "{before}"
     );
     site.handed_over(&one, &two, status)
+}
+
+/// By an operator's wish, and back.
+#[test]
+fn a_demotion_that_drains_waits_for_connections() -> Result<()> {
+    const WAITS: &str = "connections of the relay are to end before this box is demoted";
+    const SERVES_ON: &str = "connections are to end no more";
+    let site = Site::new()?;
+    let one = site.start(0)?;
+    one.wait_group("edge", "master")?;
+    let two = site.start(1)?;
+    two.wait_group("edge", "backup")?;
+    one.ask(&["sysctl", "-w", "weir.relay.drain=1h"])?;
+    let mut tunnel = site.tunnel()?;
+    let said = |what: &str, times: usize| {
+        wait_until(PATIENCE, &format!("{what:?} is said {times} times"), || match one
+            .log()
+            .matches(what)
+            .count()
+        {
+            count if count == times => Ok(()),
+            count => Err(count),
+        })
+    };
+    let drain = || {
+        Cmd::new(one.binary())
+            .args(["demote", "edge", "--drain", "--socket"])
+            .arg(one.socket())
+            .run()
+    };
+
+    // Called off: nothing has changed.
+    thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(drain);
+        said(WAITS, 1)?;
+        let twice = one.cli(&["demote", "edge", "--drain"])?.complaint();
+        ensure!(twice.contains("a hand-over is under way"), "{twice}");
+        one.ask(&["demote", "edge", "0"])?;
+        let asked = asked.join().map_err(|_| anyhow!("it panicked"))??;
+        ensure!(asked.complaint().contains("has overtaken this one"), "{asked:?}");
+        said(SERVES_ON, 1)
+    })?;
+    echo::ping(&mut tunnel, b"still here")?;
+    ensure!(one.group("edge")?.state == "master", "{:?}", one.group("edge")?);
+
+    // Waited for: the other box takes over once the tunnel has ended.
+    thread::scope(|scope| -> Result<()> {
+        let asked = scope.spawn(drain);
+        said(WAITS, 2)?;
+        echo::ping(&mut tunnel, b"and still")?;
+        ensure!(
+            !asked.is_finished() && one.group("edge")?.state == "master",
+            "it does not wait"
+        );
+        drop(tunnel);
+        let asked = asked.join().map_err(|_| anyhow!("it panicked"))??;
+        ensure!(asked.text() == "edge: this box is demoted by 128\n", "{asked:?}");
+        Ok(())
+    })?;
+    two.wait_group("edge", "master")?;
+    one.wait_group("edge", "backup")?;
+    said(SERVES_ON, 2)?;
+    two.with_log(site.tunnel().map(drop))?;
+    // Where it is not master there is nothing to wait for.
+    let told = one.ask(&["demote", "edge", "0", "--drain"])?;
+    ensure!(
+        told == "edge: nothing speaks against this box any more\n",
+        "{told}"
+    );
+    let told = one.ask(&["demote", "edge", "--drain"])?;
+    ensure!(told == "edge: this box is demoted by 128\n", "{told}");
+    Ok(())
 }

@@ -55,6 +55,10 @@ pub(crate) enum Command {
         /// How much. 0: nothing any more.
         #[arg(value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=255))]
         by: u32,
+        /// Have connections of the relay end first, since they can't go along: idle ones at once, others behind the response
+        /// that is under way. Waits for that, at most weir.relay.drain (30s); demotes the box then.
+        #[arg(long)]
+        drain: bool,
         #[command(flatten)]
         socket: SocketArgs,
     },

@@ -22,6 +22,8 @@ use crate::{
 
 /// A reload checks, binds and waits for the relay; nothing else takes long.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// `weir.relay.drain` can be as long as a day.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// But an upgrade, in which programs are verified anew; control gives up earlier.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(180);
 
@@ -63,12 +65,16 @@ pub(crate) fn ha(args: &QueryArgs) -> anyhow::Result<()> {
 }
 
 /// `weir demote`
-pub(crate) fn demote(group: &str, by: u32, socket: &SocketArgs) -> anyhow::Result<()> {
+pub(crate) fn demote(group: &str, by: u32, drain: bool, socket: &SocketArgs) -> anyhow::Result<()> {
     let request = Request::Demote {
         group: group.to_owned(),
         by,
+        drain,
     };
-    print(&render::ha::demoted(&ask::<Demoted>(socket, &request)?))
+    let patience = if drain { DRAIN_PATIENCE } else { PATIENCE };
+    print(&render::ha::demoted(&ask_within::<Demoted>(
+        socket, &request, patience,
+    )?))
 }
 
 /// `weir flows`

@@ -25,6 +25,7 @@ mod kernel;
 mod keys;
 mod protect;
 mod relay_link;
+mod relief;
 mod saved;
 mod signing;
 mod sources;

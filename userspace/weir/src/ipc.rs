@@ -20,7 +20,7 @@ pub(crate) use wire::{
 pub(crate) const MAX_MESSAGE: usize = 128 * 1024;
 
 /// Version of weir and of the messages.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "/3");
 
 /// How a child was started: version, user, arguments after the role. Said in its greeting; a child found running that
 /// was started otherwise than it would be now is replaced.

@@ -43,7 +43,12 @@ fn main() -> ExitCode {
             socket,
         } => client::backend(wish, &backend, &socket),
         Command::Ha(args) => client::ha(&args),
-        Command::Demote { group, by, socket } => client::demote(&group, by, &socket),
+        Command::Demote {
+            group,
+            by,
+            drain,
+            socket,
+        } => client::demote(&group, by, drain, &socket),
         Command::Reload { socket } => client::reload(&socket),
         Command::Upgrade { socket } => client::upgrade(&socket),
         Command::Ban(args) => client::list(&args, true),

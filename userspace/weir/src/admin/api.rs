@@ -72,6 +72,9 @@ pub(crate) enum Request {
         group: String,
         /// 0 takes it back.
         by: u32,
+        /// Have connections of the relay end first. The answer comes when they have.
+        #[serde(default)]
+        drain: bool,
     },
     /// Answered by [`Lists`].
     Lists {},

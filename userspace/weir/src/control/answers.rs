@@ -80,7 +80,17 @@ impl Control {
             Request::Demote { .. } if stopping => {
                 let _ = reply.send(Answer::error("weir is stopping"));
             }
-            Request::Demote { group, by } => {
+            Request::Demote {
+                group,
+                by,
+                drain: true,
+            } => self.demote_gently(group, by, reply).await,
+            Request::Demote {
+                group,
+                by,
+                drain: false,
+            } => {
+                self.overtake_relief(&group).await;
                 let _ = reply.send(self.demote(&group, by));
             }
             Request::Status {} | Request::Pools {} => {

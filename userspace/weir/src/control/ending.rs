@@ -71,6 +71,8 @@ impl Control {
     /// Begins to ease connections of the relay out, if there are other boxes to take the addresses over: connections can't go
     /// along. False: there is nothing to wait for.
     pub(super) async fn ease(&mut self) -> bool {
+        // Whoever has asked for a hand-over hears that weir is stopping.
+        self.relief = None;
         let within = Duration::from_millis(self.drain_ms());
         let serves = matches!(self.relay_phase, RelayPhase::Applying | RelayPhase::Serving);
         let eases = self.ha.is_master() && serves && !self.listeners.is_empty();
@@ -100,6 +102,7 @@ impl Control {
         if let Some(easing) = &mut self.easing {
             easing.is_done = true;
         }
+        self.relief_eased();
     }
 
     pub(super) fn waits_for_ease(&self, notice: &Option<Notice>, stop: Option<tokio::time::Instant>) -> bool {

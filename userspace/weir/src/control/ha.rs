@@ -80,6 +80,13 @@ struct Known {
     unfenced: Option<String>,
 }
 
+impl Known {
+    /// Whether an operator means it by this name: a section's name is that of all its shares.
+    fn is_called(&self, name: &str) -> bool {
+        self.plan.name.as_str() == name || self.plan.section().as_str() == name
+    }
+}
+
 /// While there are groups.
 struct Running {
     driver: Driver,
@@ -282,6 +289,18 @@ impl Ha {
     /// Whether this box is master of some group.
     pub(super) fn is_master(&self) -> bool {
         self.groups.values().any(|known| known.state == State::Master)
+    }
+
+    /// Whether this box is master of a group, or of a share of it.
+    pub(super) fn is_master_of(&self, group: &str) -> bool {
+        { self.groups.values() }.any(|known| known.is_called(group) && known.state == State::Master)
+    }
+
+    /// How long other boxes take at the most to take a group over that this one is demoted in.
+    pub(super) fn takeover_of(&self, group: &str) -> Duration {
+        let meant = { self.groups.values() }.filter(|known| known.is_called(group));
+        let slowest = meant.map(|known| known.plan.interval.duration()).max();
+        slowest.unwrap_or_default() + ON_ITS_WAY
     }
 
     /// Whether this box is master of the group that has an address; None: no group has it.

@@ -186,6 +186,7 @@ impl Control {
             relay: Child::new(relay_recipe, relay_tell, now),
             relay_phase: RelayPhase::Missing,
             easing: None,
+            relief: None,
             upgrade: None,
             predecessor: None,
             health: Child::new(health_recipe, health_tell, now),

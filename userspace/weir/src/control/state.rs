@@ -30,6 +30,7 @@ use super::{
     kernel::Kernel,
     keys::Keys,
     protect,
+    relief::Relief,
     saved::StateFile,
     succession::{Predecessor, Successor, Upgrade, Way, upgrade_over},
 };
@@ -105,6 +106,8 @@ pub(super) struct Control {
     pub(super) relay_phase: RelayPhase,
     /// While it stops: since when connections are eased out.
     pub(super) easing: Option<Easing>,
+    /// A hand-over that an operator has asked for.
+    pub(super) relief: Option<Relief>,
     /// Until the process that it has started asks for this one's place.
     pub(super) upgrade: Option<Upgrade>,
     /// The process whose place this one has, until it is told that this one serves.
@@ -219,7 +222,7 @@ impl Control {
             if stop.is_some() && self.relay.link.is_none() {
                 return Ok(End::Over);
             }
-            let wake = self.next_wake(stop.is_some());
+            let (wake, relief) = (self.next_wake(stop.is_some()), self.relief_due());
             tokio::select! {
                 biased;
                 _ = signals.term.recv() => {
@@ -268,6 +271,7 @@ impl Control {
                     Ask::Request(request, reply) => self.answer(request, reply, stop.is_some()).await,
                     Ask::View(_) | Ask::Scrape(_) => self.answer_with_counters(asked).await,
                 },
+                () = sleep_until(relief), if relief.is_some() => self.relieve().await,
                 how = upgrade_over(&mut self.upgrade) => self.upgrade_failed(&how),
                 () = ways_changed(&mut self.kernel) => {
                     self.follow_ways();

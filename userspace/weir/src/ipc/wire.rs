@@ -36,6 +36,8 @@ pub(crate) enum ToRelay {
     /// Serve on, but have connections end where that costs nothing. Answered by [`FromRelay::Eased`], at the latest after that
     /// time.
     Ease { within_ms: u64 },
+    /// The end that connections were eased out for has come or is off: serve as ever.
+    ServeOn,
     /// Stop accepting, end within the time, exit.
     Drain { within_ms: u64 },
 }

@@ -129,6 +129,11 @@ impl Process {
                     Ok(Some((ToRelay::Ease { within_ms }, _))) => {
                         easing = Some(Box::pin(self.relay.ease(Duration::from_millis(within_ms))));
                     }
+                    Ok(Some((ToRelay::ServeOn, _))) => {
+                        info!("connections are to end no more");
+                        self.relay.serve_on();
+                        easing = None;
+                    }
                     Ok(Some((ToRelay::Drain { within_ms }, _))) => {
                         // Who is obeyed no more answers nobody either.
                         drop(listener);
@@ -244,7 +249,9 @@ impl Process {
                 let error = self.tell_listeners(control).await.err().map(|e| format!("{e:#}"));
                 control.send(&FromRelay::ListenersEnd { error }, &[]).await?;
             }
-            ToRelay::Ease { .. } | ToRelay::Drain { .. } => bail!("an end is not obeyed here"),
+            ToRelay::Ease { .. } | ToRelay::ServeOn | ToRelay::Drain { .. } => {
+                bail!("an end is not obeyed here")
+            }
         }
         Ok(())
     }

@@ -114,11 +114,7 @@ impl Control {
         let Some(running) = &self.ha.running else {
             return Answer::error("there are no virtual routers; write [vrrp.NAME] into the configuration");
         };
-        // A section's name is that of all its shares.
-        let is_meant = |known: &&mut Known| {
-            let plan = &known.plan;
-            plan.name.as_str() == group || plan.section().as_str() == group
-        };
+        let is_meant = |known: &&mut Known| known.is_called(group);
         let mut from = None;
         for known in self.ha.groups.values_mut().filter(is_meant) {
             let before = std::mem::replace(&mut known.operator, by);

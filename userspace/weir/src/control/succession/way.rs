@@ -293,6 +293,8 @@ impl Control {
             Some("weir is stopping".to_owned())
         } else if let Some(upgrade) = &self.upgrade {
             Some(upgrade.under_way())
+        } else if self.relief.is_some() {
+            Some("a hand-over is under way (`weir demote --drain`); ask again once it is over".to_owned())
         } else if rustix::process::getpid() == Pid::INIT {
             Some(
                 "weir is the first process of its PID namespace, which ends with it; start another container, or put an init \
