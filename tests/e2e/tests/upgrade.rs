@@ -13,13 +13,13 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::Signal;
 use weir_e2e_tests::{
-    HTTP, L4, Site, TCP, ask, config, differences, more_answers, pool_of, service, traces, unchecked_pool,
-    vip,
+    HTTP, L4, Site, TCP, ask, config, differences, more_answers, pool, pool_of, service, traces,
+    unchecked_pool, vip,
 };
 use weir_harness::{
     Cmd, Netns, Scratch, Weir, WeirConfig,
     certificate::{self, P256},
-    lab::Family,
+    lab::{Family, OUTSIDE_V4},
     peer::{
         curl::{self, Load, Reuse},
         echo::{self, Echo},
@@ -307,6 +307,33 @@ fn a_relay_that_was_set_aside_and_forgotten_is_found() -> Result<()> {
     weir.stop()
 }
 
+/// Without XDP a listener is at its address for good: nobody else could bind it.
+#[test]
+fn listeners_of_a_relay_that_was_set_aside_go_on() -> Result<()> {
+    let site = Site::new(1)?;
+    let at = SocketAddr::new(OUTSIDE_V4.into(), 8080);
+    let body = pool("web", &[(weir_e2e_tests::backend(Family::V4, 0, 80), 1)])
+        + &service("www", "http", &[at.to_string()], "web", "");
+    let mut weir = Weir::start(&site.lab.router, WeirConfig::relay_only(body, None))?;
+    let first = weir.role_pid("relay")?;
+    weir.kill_control();
+    for suffix in ["sock", "pid"] {
+        let path = |name: &str| weir.scratch().join(format!("{name}.{suffix}"));
+        std::fs::rename(path("relay"), path("relay-before"))?;
+    }
+    weir.change(|config| config.workers = 1)?;
+    weir.start_again()?;
+    let second = weir.role_pid("relay")?;
+    ensure!(second != first, "another one is wanted");
+    ask(&site.lab.client, at, 5)?;
+    // And once more, by an upgrade.
+    weir.change(|config| config.workers = 2)?;
+    weir.replace()?;
+    ensure!(weir.role_pid("relay")? != second, "another one is wanted");
+    ask(&site.lab.client, at, 5)?;
+    weir.stop()
+}
+
 /// Whoever is told to end while another has its place for the moment ends, and nothing stays.
 #[test]
 fn an_end_in_the_middle_is_an_end() -> Result<()> {
@@ -335,6 +362,44 @@ fn an_end_in_the_middle_is_an_end() -> Result<()> {
     ensure!(weir.wait_end(PATIENCE)?.success(), "it has ended in order");
     let left = differences(&before, &traces(&site.lab.router)?);
     ensure!(left.is_empty() && weir.pinned()?.is_empty(), "{left:?}");
+    ensure!(site.lab.router.processes()?.is_empty(), "processes stay");
+    Ok(())
+}
+
+/// A relay that drains already when weir is told to end has its connections' time, too.
+#[test]
+fn an_end_behind_it_waits_for_the_relay_before() -> Result<()> {
+    let site = Site::new(1)?;
+    let (_echo, body) = with_echo(&site, config(&[0]))?;
+    let mut weir = weir_e2e_tests::start(&site.lab, body)?;
+    weir.ask(&["sysctl", "-w", "weir.relay.drain=1h"])?;
+    let mut open = echo::connect(&site.lab.client, vip(Family::V4, 8))?;
+    echo::ping(&mut open, b"before")?;
+    let before = weir.role_pid("relay")?;
+    weir.change(|config| config.workers = 1)?;
+    // What was set at run time is not the new one's: it says how long the relay before has.
+    let tunables = weir.scratch().join("tunables.d");
+    std::fs::create_dir_all(&tunables)?;
+    std::fs::write(tunables.join("90-test.conf"), "weir.relay.drain = 1h\n")?;
+    weir.replace()?;
+    let after = weir.role_pid("relay")?;
+    weir.signal(Signal::SIGTERM)?;
+    wait_until(
+        PATIENCE,
+        "the relay without connections has ended",
+        || match site.lab.router.processes() {
+            Ok(pids) if pids.contains(&after) => Err(format!("{pids:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("{error:#}")),
+        },
+    )?;
+    ensure!(
+        site.lab.router.processes()?.contains(&before),
+        "the one with some is gone"
+    );
+    echo::ping(&mut open, b"still")?;
+    drop(open);
+    ensure!(weir.wait_end(PATIENCE)?.success(), "it has ended in order");
     ensure!(site.lab.router.processes()?.is_empty(), "processes stay");
     Ok(())
 }

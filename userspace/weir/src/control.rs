@@ -11,6 +11,7 @@
 //! keys ────────┘                        └─▶ keys process: private keys, while a service ends TLS
 //! ```
 
+mod adopt;
 mod answers;
 mod apply;
 mod certificates;

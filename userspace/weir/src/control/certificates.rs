@@ -166,8 +166,8 @@ impl Looked {
 impl Control {
     /// Looks at the files, and takes in those that have changed and hold.
     pub(super) async fn watch_certificates(&mut self) {
-        // A configuration on its way is not overtaken.
-        if self.pending_reload.is_some() {
+        // A configuration on its way is not overtaken, nor a successor that may have read the files already.
+        if self.pending_reload.is_some() || self.upgrade.is_some() {
             return;
         }
         let plan = self.loaded.plan.clone();

@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::{
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
     sys::signal::{Signal, kill},
     unistd::{Gid, Pid, Uid},
 };
@@ -332,6 +333,23 @@ impl<M: DeserializeOwned + Greeting + 'static> Child<M> {
     pub(crate) fn retire(&mut self) -> Option<Link> {
         rename(&self.recipe.socket, &self.before());
         self.link.take()
+    }
+
+    /// The one that was set aside and the other one change places, sockets and notes.
+    pub(crate) fn exchange(&self) {
+        let (socket, before) = (&self.recipe.socket, self.before());
+        for (one, other) in [
+            (socket.clone(), before.clone()),
+            (note_beside(socket), note_beside(&before)),
+        ] {
+            let flags = RenameFlags::RENAME_EXCHANGE;
+            if renameat2(AT_FDCWD, &other, AT_FDCWD, &one, flags).is_err()
+                && let Err(error) = std::fs::rename(&other, &one)
+            {
+                // There was no other one.
+                debug!(path = %other.display(), %error, "not moved");
+            }
+        }
     }
 
     /// The successor of the one that was retired did not come about: it is the one that is to be found again.

@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_core::vrrp::machine::LINGER;
 
 use super::{
@@ -155,6 +155,12 @@ impl Control {
         let within_ms = if before.is_some() { 0 } else { within_ms };
         info!(signal = why, drain_ms = within_ms, "stopping");
         self.relay.tell(&ToRelay::Drain { within_ms }, &[]).await;
+        for link in &self.retiring {
+            // One that was told before goes by that.
+            if let Err(error) = link.send(&ToRelay::Drain { within_ms }, &[]).await {
+                debug!(pid = link.pid, error = format!("{error:#}"), "it has ended");
+            }
+        }
         self.relay_phase = RelayPhase::Draining;
         // Nothing is accepted any more: the relay closes its sockets, these are the last duplicates.
         self.listeners.clear();

@@ -124,22 +124,28 @@ impl Gathered {
 }
 
 impl Control {
-    /// Has a keys process running, if the plan wants one, that holds its keys.
+    /// Has a keys process running, if the plan wants one, that holds its keys. `takes_back`: they were served a moment ago,
+    /// whatever their files hold by now.
     ///
     /// # Errors
     /// It can't be started, or a key can't be handed over.
-    pub(super) async fn adopt_or_start_keys(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn adopt_or_start_keys(&mut self, takes_back: bool) -> anyhow::Result<()> {
         let plan = self.loaded.plan.clone();
         match self.keys.child.find(Instant::now()).await? {
-            Some(Found::AsWanted) if wanted(&plan) => {}
-            Some(Found::AsWanted | Found::Different) => {
+            // One that is not wanted any more ends when the relay does without it.
+            Some(Found::AsWanted) => {}
+            Some(Found::Different) => {
                 // The relay asks it until it has sockets to the next one; a relay that has to go asks it until its end.
                 self.keys.child.tell(&ToKeys::Retire, &[]).await;
                 self.keys.child.set_aside();
             }
             None => {}
         }
-        self.hold_keys(&plan).await?;
+        if takes_back {
+            self.mind_keys(Instant::now()).await;
+        } else {
+            self.hold_keys(&plan).await?;
+        }
         Ok(())
     }
 

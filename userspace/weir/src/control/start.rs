@@ -17,14 +17,13 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 use weir_core::{
     engine::Engine,
-    ids::ListenKey,
     plan::{LogFormat, LogTarget, Plan, XdpMode},
 };
 use weir_datapath::vrrp::leases::Leases;
 
 use super::{
     certificates::Certificates,
-    child::{Child, Found, Heard, Recipe, Role, socket_beside},
+    child::{Child, Found, Recipe, Role, socket_beside},
     exports::Exporting,
     ha::{Ha, LINKS_COME},
     kernel::{Kernel, SyncChange},
@@ -38,7 +37,7 @@ use crate::{
     admin::{http::Endpoint, socket::ControlSocket},
     cli::{self, RunArgs},
     context::Loaded,
-    ipc::{FromRelay, ToHealth, ToRelay, stats::RelayStats},
+    ipc::{ToHealth, stats::RelayStats},
     notify, privileges,
 };
 
@@ -48,21 +47,42 @@ const HEARD: usize = 256;
 const ASKS: usize = 64;
 /// Sockets of one listener travel in one message: see SCM_MAX_FD in unix(7).
 pub(super) const MAX_WORKERS: u16 = 253;
-/// Whoever a service manager starts waits so long for the end of the one before.
-const LOCK: Duration = Duration::from_secs(10);
-/// A relay found running has this long to tell its listeners.
-const TAKEOVER: Duration = Duration::from_secs(5);
+/// Whoever a service manager starts waits so long for the end of the one before. Short enough for its limit of starts in a row to
+/// be reached (`StartLimitIntervalSec` of the unit).
+const LOCK: Duration = Duration::from_secs(4);
+/// Pause between looks at it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// In whose place a control process starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum InPlace {
+    /// Nobody's, or that of one that has died.
+    Free,
+    /// That of one that runs, if one does.
+    Replaces,
+    /// That of one that waits for how it goes.
+    Relieved,
+    /// Its own, which it had given away in vain.
+    TakesBack,
+}
+
+impl InPlace {
+    /// Whether somebody goes on, or tries once more, if this start fails.
+    const fn is_tried_again(self) -> bool {
+        matches!(self, Self::Relieved | Self::TakesBack)
+    }
+}
 
 impl Control {
-    /// Starts everything. `replaces`: in the place of the process that runs.
-    pub(super) async fn start(args: &RunArgs, loaded: Loaded, replaces: bool) -> anyhow::Result<Self> {
+    /// Starts everything.
+    pub(super) async fn start(args: &RunArgs, loaded: Loaded, place: InPlace) -> anyhow::Result<Self> {
         let socket = loaded.plan.admin.socket.clone();
         let dir = socket
             .parent()
             .context("admin.socket: give a path with a directory")?;
         private_dir(dir)?;
-        let mut predecessor = None;
-        if replaces {
+        let (mut predecessor, mut place) = (None, place);
+        if place == InPlace::Replaces {
             // What can be seen to be in the way is seen before anybody lets go of anything.
             privileges::child_user(&loaded.plan.node.user)?;
             if loaded.plan.node.xdp != XdpMode::Off {
@@ -72,11 +92,12 @@ impl Control {
             if predecessor.is_none() {
                 info!(socket = %socket.display(), "no weir runs with this control socket: there is none to replace");
             }
+            place = match &predecessor {
+                Some(_) => InPlace::Relieved,
+                None => InPlace::Free,
+            };
         }
-        match (
-            Self::start_in_place(args, loaded, predecessor.is_some()).await,
-            predecessor,
-        ) {
+        match (Self::start_in_place(args, loaded, place).await, predecessor) {
             (Ok(control), predecessor) => Ok(Self {
                 predecessor,
                 ..control
@@ -93,14 +114,13 @@ impl Control {
         }
     }
 
-    /// `replaces`: another process waits for how it goes, and goes on if it does not.
-    async fn start_in_place(args: &RunArgs, loaded: Loaded, replaces: bool) -> anyhow::Result<Self> {
+    async fn start_in_place(args: &RunArgs, loaded: Loaded, place: InPlace) -> anyhow::Result<Self> {
         let plan = &loaded.plan;
         let socket = plan.admin.socket.clone();
         let dir = socket
             .parent()
             .context("admin.socket: give a path with a directory")?;
-        let lock = lock(&socket).await?;
+        let lock = lock(&socket, place).await?;
         let user = privileges::child_user(&plan.node.user)?;
         let workers = match plan.node.workers {
             Some(workers) => workers,
@@ -210,16 +230,24 @@ impl Control {
             endpoint,
             lock,
         };
-        match control.bring_everything_up(resumes, args.discard_flows).await {
+        match control
+            .bring_everything_up(place, resumes, args.discard_flows)
+            .await
+        {
             Ok(()) => Ok(control),
             Err(error) => {
-                control.abandon(resumes, replaces).await;
+                control.abandon(resumes, place.is_tried_again()).await;
                 Err(error)
             }
         }
     }
 
-    async fn bring_everything_up(&mut self, resumes: bool, discard_flows: bool) -> anyhow::Result<()> {
+    async fn bring_everything_up(
+        &mut self,
+        place: InPlace,
+        resumes: bool,
+        discard_flows: bool,
+    ) -> anyhow::Result<()> {
         if resumes {
             self.resume_ha().await;
             let leases = self.ha.take_leases();
@@ -229,10 +257,15 @@ impl Control {
         }
         self.adopt_or_start_health().await.context("health process")?;
         self.adopt_or_start_relay().await.context("relay process")?;
-        self.adopt_or_start_keys().await.context("keys process")?;
+        self.adopt_or_start_keys(place == InPlace::TakesBack)
+            .await
+            .context("keys process")?;
         self.connect_signers().await?;
         let plan = self.loaded.plan.clone();
-        self.certificates.taken(&plan, None);
+        // What was read a while ago is looked at anew.
+        if !place.is_tried_again() {
+            self.certificates.taken(&plan, None);
+        }
         sources::check(&plan, self.kernel.as_ref()).await?;
         let mut sync_change = SyncChange::Nothing;
         if let Some(kernel) = &mut self.kernel {
@@ -275,81 +308,6 @@ impl Control {
         }
         self.health.start(Instant::now()).await
     }
-
-    async fn adopt_or_start_relay(&mut self) -> anyhow::Result<()> {
-        // One that a control process before has set aside, and did not live to tell to drain.
-        let before = self.relay.find_before(Instant::now()).await?;
-        let mut found = self.relay.find(Instant::now()).await?;
-        match before {
-            // A successor that came to nothing has set it aside: what that one has started goes instead.
-            Some((link, Found::AsWanted)) if found != Some(Found::AsWanted) => {
-                self.retiring.extend(self.relay.set_aside());
-                self.relay.reinstate();
-                self.relay.link = Some(link);
-                found = Some(Found::AsWanted);
-            }
-            Some((link, _)) => self.retiring.push(link),
-            None => {}
-        }
-        if found.is_some() {
-            self.take_listeners().await?;
-        }
-        match found {
-            Some(Found::AsWanted) => return Ok(()),
-            Some(Found::Different) => {
-                info!(
-                    "the relay found running was started otherwise; a new one takes its listeners over, then it drains"
-                );
-                self.retiring.extend(self.relay.retire());
-                self.relay_has.clear();
-            }
-            None => {}
-        }
-        self.relay.start(Instant::now()).await
-    }
-
-    /// Asks a relay found running for the listeners it has, and waits for them. Those that are not bound as they would
-    /// be now are left to it: they are bound anew.
-    async fn take_listeners(&mut self) -> anyhow::Result<()> {
-        self.relay.tell(&ToRelay::Listeners, &[]).await;
-        let end = tokio::time::Instant::now() + TAKEOVER;
-        let plan = self.loaded.plan.clone();
-        loop {
-            let heard = tokio::time::timeout_at(end, self.relay_heard.recv())
-                .await
-                .context("the relay found running does not tell its listeners")?
-                .context("the relay's messages ended")?;
-            match heard {
-                Heard::Message {
-                    message: FromRelay::Listener { key, .. },
-                    fds,
-                    ..
-                } => {
-                    let key = ListenKey::from(key);
-                    if !fds.is_empty() && fds.iter().all(|fd| super::apply::is_bound_for(&plan, key, fd)) {
-                        self.relay_has.insert(key);
-                        self.listeners.insert(key, fds);
-                    }
-                }
-                Heard::Message {
-                    message: FromRelay::ListenersEnd { error: None },
-                    ..
-                } => return Ok(()),
-                Heard::Message {
-                    message: FromRelay::ListenersEnd { error: Some(error) },
-                    ..
-                } => {
-                    anyhow::bail!("it can't hand over its listeners: {error}")
-                }
-                Heard::Message {
-                    message: FromRelay::Lacks { v4, v6 },
-                    ..
-                } => self.give_sockets(v4, v6).await,
-                Heard::Message { .. } => {}
-                Heard::Gone { why, .. } => anyhow::bail!("it went away while it was taken over: {why}"),
-            }
-        }
-    }
 }
 
 /// The directory of the sockets. Nobody else may put sockets there, so it must be root's or our own.
@@ -384,7 +342,7 @@ fn private_dir(dir: &Path) -> anyhow::Result<()> {
 
 /// One control process per control socket. One that a service manager starts may come before the end of the one before: it
 /// waits.
-async fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
+async fn lock(socket: &Path, place: InPlace) -> anyhow::Result<Flock<File>> {
     let path = socket.with_extension("lock");
     let mut file = File::options()
         .create(true)
@@ -398,18 +356,18 @@ async fn lock(socket: &Path) -> anyhow::Result<Flock<File>> {
                 path.display()
             )
         })?;
-    let until = Instant::now()
-        + if notify::can_be_told() {
-            LOCK
-        } else {
-            Duration::ZERO
-        };
+    let waits = place == InPlace::Free && notify::can_be_told();
+    let until = Instant::now() + if waits { LOCK } else { Duration::ZERO };
+    let mut told = false;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    info!(socket = %socket.display(), "another weir runs with this control socket: waiting for its end");
+                }
                 file = unlocked;
-                tokio::time::sleep(LOCK / 100).await;
+                tokio::time::sleep(LOOK).await;
             }
             Err((_, errno)) => anyhow::bail!(
                 "another weir runs with admin.socket {} ({errno}); stop it, or give this one another admin.socket",

@@ -32,6 +32,7 @@ use super::{
     protect,
     relief::Relief,
     saved::StateFile,
+    start::InPlace,
     succession::{Predecessor, Successor, Upgrade, Way, upgrade_over},
 };
 use crate::{
@@ -174,7 +175,11 @@ impl Control {
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
         };
-        let mut control = Self::start(args, loaded, args.replace).await?;
+        let place = match args.replace {
+            true => InPlace::Replaces,
+            false => InPlace::Free,
+        };
+        let mut control = Self::start(args, loaded, place).await?;
         loop {
             if control.predecessor.is_none() || notify::is_main_process() {
                 notify::ready();
@@ -219,7 +224,7 @@ impl Control {
             if let Err(error) = self.tell_of_service(is_ending).await {
                 return Ok(End::Forsaken(error));
             }
-            if stop.is_some() && self.relay.link.is_none() {
+            if stop.is_some() && self.relay.link.is_none() && self.retiring.is_empty() {
                 return Ok(End::Over);
             }
             let (wake, relief) = (self.next_wake(stop.is_some()), self.relief_due());

@@ -199,7 +199,7 @@ impl Control {
         let Some(predecessor) = self.predecessor.take() else {
             return Ok(());
         };
-        if !is_there(&predecessor.stream) && notify::is_watched_by_another() {
+        if !is_ending && !is_there(&predecessor.stream) && notify::is_watched_by_another() {
             bail!(
                 "process {}, whose place this one has taken, died before it could tell the service manager so; that starts weir \
                  anew, and this one makes way",

@@ -87,7 +87,10 @@ async fn serve(listener: Listener) -> anyhow::Result<()> {
                 let channel = accepted.context("the control listener")?;
                 let hello = FromKeys::Hello { identity: super::identity() };
                 match channel.send(&hello, &[]).await {
-                    Ok(()) => control = Some(channel),
+                    Ok(()) => {
+                        control = Some(channel);
+                        is_retired = false;
+                    }
                     Err(error) => warn!(error = format!("{error:#}"), "control hung up before the greeting"),
                 }
             }

@@ -26,6 +26,7 @@ use crate::{
     control::{
         child::{Note, wait_for_death},
         ending::Notice,
+        start::InPlace,
         state::{Control, RelayPhase, Signals},
     },
     notify,
@@ -86,7 +87,10 @@ impl Successor {
     /// Who has asked by this connection.
     pub(crate) fn new(stream: UnixStream, version: String, pins: String) -> Self {
         let peer = stream.peer_cred().ok().and_then(|it| it.pid());
-        let pid = peer.and_then(|pid| u32::try_from(pid).ok());
+        // 0: it is of another PID namespace.
+        let pid = peer
+            .and_then(|pid| u32::try_from(pid).ok())
+            .filter(|pid| *pid > 0);
         Self {
             stream: BufReader::new(stream),
             note: pid.map(Note::of),
@@ -297,8 +301,7 @@ impl Control {
             Some("a hand-over is under way (`weir demote --drain`); ask again once it is over".to_owned())
         } else if rustix::process::getpid() == Pid::INIT {
             Some(
-                "weir is the first process of its PID namespace, which ends with it; start another container, or put an init \
-                 before weir"
+                "weir is the first process of its PID namespace, which ends with it; start another container in its place"
                     .to_owned(),
             )
         } else if !notify::can_change_main_process() {
@@ -336,6 +339,9 @@ impl Control {
                     told(&own)
                 ))
             }
+            None if notify::can_be_told() => Some(
+                "a service manager watches over this one, and would not watch over the other: use `weir upgrade`".to_owned(),
+            ),
             Some(_) | None => self.why_not_replaced(is_ending),
         };
         match why {
@@ -438,7 +444,7 @@ impl Control {
         let Back { loaded, reply, end } = back;
         let mut tries = 1;
         let control = loop {
-            match Self::start(args, loaded.clone(), false).await {
+            match Self::start(args, loaded.clone(), InPlace::TakesBack).await {
                 Ok(control) => break control,
                 Err(error) if tries < TRIES => {
                     warn!(error = format!("{error:#}"), "it is tried again");
