@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_core::ids::ListenKey;
 
 use super::{
@@ -37,15 +37,7 @@ impl Control {
                 self.relay.link = Some(link);
                 found = Some(Found::AsWanted);
             }
-            Some((link, is)) => {
-                if is == Found::Different && found == Some(Found::Different) {
-                    // The other one takes its place beside: nobody would find it there.
-                    let within_ms = self.drain_ms();
-                    self.take_listeners(&[link.id]).await?;
-                    link.send(&ToRelay::Drain { within_ms }, &[]).await?;
-                }
-                self.retiring.push(link);
-            }
+            Some((link, _)) => self.retiring.push(link),
             None => {}
         }
         // What the one has that is to serve counts more.
@@ -53,6 +45,15 @@ impl Control {
         let own = self.relay.link.as_ref().map(|link| link.id);
         self.take_listeners(&others).await?;
         self.take_listeners(own.as_slice()).await?;
+        if found == Some(Found::Different) {
+            // The one found takes the place beside, where nobody would find these any more.
+            let within_ms = self.drain_ms();
+            for link in &self.retiring {
+                if let Err(error) = link.send(&ToRelay::Drain { within_ms }, &[]).await {
+                    debug!(pid = link.pid, error = format!("{error:#}"), "it has ended");
+                }
+            }
+        }
         match found {
             Some(Found::AsWanted) => return Ok(()),
             Some(Found::Different) => {
