@@ -12,7 +12,8 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    ops::RangeInclusive,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -34,8 +35,10 @@ const PORT: u16 = 7;
 const DIRECT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// Of the service by `full-nat`.
 const TRANSLATED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
-/// What its backends see.
+/// What its backends see, and by which ports.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 5);
+const PORTS: RangeInclusive<u16> = 2000..=9999;
+const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 100);
 
 struct Pair {
     // Dropped before their namespaces.
@@ -92,7 +95,7 @@ impl Pair {
         }
         switch.ip(links)?;
         client.ip([
-            "addr add 198.51.100.100/24 dev eth0",
+            &*format!("addr add {CLIENT}/24 dev eth0"),
             "link set eth0 up",
             "route add default via 198.51.100.1",
         ])?;
@@ -188,7 +191,7 @@ impl Pair {
             "[sync]\nlocal = \"{}\"\npeers = [\"{}\"]\nkeys = [{{ id = 3, file = \"{}\" }}]\n\n\
              [pools.direct]\nbackends = [{}]\n[pools.direct.check]\n{check}\n\
              [services.direct]\nlisten = [\"{DIRECT}:{PORT}/tcp\"]\nmode = \"l4\"\nforward = \"dsr\"\npool = \"direct\"\n\n\
-             [pools.translated]\nbackends = [{}]\nsource = {{ addresses = [\"{SOURCE}\"], ports = \"2000-9999\" }}\n\
+             [pools.translated]\nbackends = [{}]\nsource = {{ addresses = [\"{SOURCE}\"], ports = \"{}-{}\" }}\n\
              [pools.translated.check]\n{check}\n\
              [services.translated]\nlisten = [\"{TRANSLATED}:{PORT}/tcp\"]\nmode = \"l4\"\nforward = \"full-nat\"\npool = \"translated\"\n",
             inside(index),
@@ -196,6 +199,8 @@ impl Pair {
             key.display(),
             direct.join(", "),
             translated.join(", "),
+            PORTS.start(),
+            PORTS.end(),
         )
     }
 
@@ -226,9 +231,15 @@ impl Pair {
             .collect()
     }
 
-    /// Connections that a backend has accepted.
-    fn accepted(&self) -> Vec<u64> {
-        self.echoes.iter().map(Echo::connections).collect()
+    /// Connections of clients that each backend has accepted. Those of checks, which come when they like, have other ports than
+    /// flows by `full-nat`.
+    fn accepted(&self) -> Vec<usize> {
+        let is_clients = |peer: &SocketAddr| {
+            let from = peer.ip();
+            from == IpAddr::V4(CLIENT) || from == IpAddr::V4(SOURCE) && PORTS.contains(&peer.port())
+        };
+        let of = |echo: &Echo| echo.peers().iter().filter(|peer| is_clients(peer)).count();
+        self.echoes.iter().map(of).collect()
     }
 }
 
@@ -323,6 +334,7 @@ fn flows_outlive_their_box() -> Result<()> {
 
     // The box dies. The router has noticed; clients only send again.
     let accepted = pair.accepted();
+    ensure!(accepted.iter().sum::<usize>() == 2 * FLOWS, "{accepted:?}");
     pair.boxes[0].ip(["link set outside down", "link set inside down"])?;
     one.kill_control();
     pair.turn_to(1)?;
