@@ -555,6 +555,18 @@ fn weir_upgrade_says_what_came_of_it() -> Result<()> {
     ensure!(told()? == "READY=1", "it serves again");
     all_go_on(&weir)?;
 
+    // One that dies before it has read that the place is its own.
+    let reads = "assert b'\"ok\":true' in it.recv(4096)";
+    let hasty = usurper(&weir, "sys.exit(1)")?.replace(reads, "time.sleep(1)");
+    ensure!(!hasty.contains("recv"), "{hasty}");
+    install_script(&program, &hasty)?;
+    refused(
+        &weir,
+        &["bin-weir can't take over", "it has ended before it served"],
+    )?;
+    ensure!(told()? == "READY=1", "it serves again");
+    all_go_on(&weir)?;
+
     // One that takes the place and says that it can't go on.
     let gives_up = "it.sendall(b'{\"ok\":false,\"error\":\"no such interface\"}\\n'); it.recv(1)";
     install_script(&program, &usurper(&weir, gives_up)?)?;

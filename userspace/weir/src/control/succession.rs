@@ -78,9 +78,12 @@ fn pins(plan: &Plan) -> String {
 /// Reads one answer. None: the other end is gone.
 async fn read_answer(stream: &mut BufReader<UnixStream>) -> anyhow::Result<Option<Answer>> {
     let mut line = String::new();
-    stream.take(WORD).read_line(&mut line).await?;
-    if line.is_empty() {
-        return Ok(None);
+    match stream.take(WORD).read_line(&mut line).await {
+        Ok(0) => return Ok(None),
+        Ok(_) => {}
+        // It had not read all when it ended.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
     let answer = serde_json::from_str(&line);
     Ok(Some(answer.with_context(|| {
