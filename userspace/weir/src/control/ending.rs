@@ -189,20 +189,20 @@ impl Control {
     }
 
     /// A start that failed: what was found running stays as it was, what was started ends. `resumed`: there are tables of a
-    /// process before this one, which it was to go on with. `replaces`: that process waits, and goes on as soon as this one has
-    /// ended.
-    pub(super) async fn abandon(&mut self, resumed: bool, replaces: bool) {
+    /// process before this one, which it was to go on with. `again`: that process waits, and goes on as
+    /// soon as this one has ended, or this one tries once more.
+    pub(super) async fn abandon(&mut self, resumed: bool, again: bool) {
         let found = |link: &Option<Link>| link.as_ref().is_some_and(|l| l.adopted);
         let relay_found = found(&self.relay.link) || !self.retiring.is_empty();
         let kernel_found = self.kernel.as_ref().map_or(resumed, Kernel::was_found);
-        if !relay_found && !kernel_found && !replaces {
+        if !relay_found && !kernel_found && !again {
             self.finish().await;
             return;
         }
         if let Some(kernel) = self.kernel.take() {
             kernel.keep();
         }
-        if replaces {
+        if again {
             self.ha.hand_on();
         }
         if !found(&self.relay.link)

@@ -35,6 +35,7 @@ impl Control {
         let serves = matches!(self.relay_phase, RelayPhase::Applying | RelayPhase::Serving);
         let has_any = serves && !self.listeners.is_empty() && !within.is_zero();
         if by == 0 || !has_any || !self.ha.is_master_of(&group) {
+            self.overtake_relief(&group).await;
             let _ = reply.send(self.demote(&group, by));
             return;
         }
