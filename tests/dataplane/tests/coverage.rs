@@ -1,4 +1,4 @@
-//! No reason and no note without a test: whoever adds one adds a packet that it is counted for, in any file beside this one.
+//! No reason and no note without a test: whoever adds one adds a packet that it is counted for, in any file beside this one or in a folder of it.
 
 use std::{fs, path::Path};
 
@@ -8,15 +8,7 @@ use weir_abi::{Note, Reason};
 #[test]
 fn every_reason_and_note_has_a_packet() -> Result<()> {
     let mut tests = String::new();
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-        let path = entry?.path();
-        // What `agree` lists says only what its random packets reach.
-        if path.ends_with("coverage.rs") || path.ends_with("agree.rs") {
-            continue;
-        }
-        tests += &fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    }
+    read_all(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut tests)?;
     let named = |name: &str| {
         tests
             .match_indices(name)
@@ -31,5 +23,19 @@ fn every_reason_and_note_has_a_packet() -> Result<()> {
         }
     }
     ensure!(missing.is_empty(), "no packet for {missing:?}");
+    Ok(())
+}
+
+/// Appends to `tests` every file of `dir` and of the folders in it.
+fn read_all(dir: &Path, tests: &mut String) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path, tests)?;
+        // What `agree` lists says only what its random packets reach.
+        } else if !path.ends_with("coverage.rs") && !path.ends_with("agree.rs") {
+            *tests += &fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        }
+    }
     Ok(())
 }
