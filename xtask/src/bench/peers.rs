@@ -105,7 +105,7 @@ pub(super) fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
     Ok(found)
 }
 
-/// `program` on one core, started.
+/// `program` on one core, started. It is told to end when this process dies, however that comes about.
 pub(super) fn start(
     scratch: &Scratch,
     name: &str,
@@ -117,8 +117,8 @@ pub(super) fn start(
         .to_str()
         .and_then(shell::find)
         .unwrap_or_else(|| program.to_path_buf());
-    let cmd = Cmd::new("taskset")
-        .args(["-c", &core.to_string()])
+    let cmd = Cmd::new("setpriv")
+        .args(["--pdeathsig", "TERM", "taskset", "-c", &core.to_string()])
         .arg(program)
         .args(args);
     Process::start(name, scratch, &cmd)
