@@ -56,6 +56,7 @@ use crate::{
 
 use client::Client;
 pub(crate) use close::{linger, refuse};
+pub(crate) use exchange::Held;
 use exchange::{Done, Exchange};
 use h1::H1;
 use head::{Head, Turn};
@@ -223,8 +224,10 @@ impl Session<H1> {
 
 impl<C: Client> Session<C> {
     /// One request, from its parsed head to its end and its record.
-    async fn serve(&mut self, mut exchange: Box<Exchange>) -> Next {
-        let x = &mut *exchange;
+    async fn serve(&mut self, mut exchange: Held) -> Next {
+        let Some(x) = exchange.get() else {
+            return Next::Close { linger: false };
+        };
         if let Some(answer) = x.answer.take() {
             let next = Box::pin(self.answer(x, answer)).await;
             self.record(x, next == Next::Head);
@@ -329,6 +332,9 @@ enum Next {
 
 /// Requests of one connection that are served without a look at the others.
 const FAIR: u32 = 16;
+
+/// Exchanges whose memory a worker keeps for the next.
+const SPARE_EXCHANGES: usize = 64;
 
 /// How long a connection that is ending is still listened to, and for how many bytes, so that the client gets to read
 /// what it was sent.

@@ -364,6 +364,19 @@ impl Stream for TcpStream {
 
     #[inline]
     fn poll_send(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        // Nearly always there is room, and then the runtime need not be asked.
+        match send(&*self, buf) {
+            Ok(n) if n == buf.len() => return Poll::Ready(Ok(n)),
+            Ok(n) => {
+                // Full: the readiness is to be forgotten, as below.
+                let _ = self.try_io(Interest::WRITABLE, || {
+                    Err::<(), _>(io::ErrorKind::WouldBlock.into())
+                });
+                return Poll::Ready(Ok(n));
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
         poll_call(
             self,
             buf.len(),

@@ -38,6 +38,7 @@ use crate::{
     prepared::Prepared,
     reason::Reason,
     scratch::{Memory, Scratch},
+    session::Held,
     stats::{ServiceCell, WorkerCell},
     timers::{TICK, Timers},
     tls::{Buffers, Gate, Tools},
@@ -88,6 +89,8 @@ pub(crate) struct WorkerListener {
 pub(crate) struct Worker {
     pub(crate) index: usize,
     pub(crate) scratch: RefCell<Scratch>,
+    /// Memory for exchanges.
+    pub(crate) exchanges: RefCell<Vec<Held>>,
     /// For TLS.
     pub(crate) records: Rc<RefCell<Buffers>>,
     pub(crate) gate: Rc<Gate>,
@@ -216,6 +219,7 @@ async fn run(
         records: Rc::clone(&tools.records),
         gate: Rc::clone(&tools.gate),
         scratch: RefCell::new(Scratch::new(memory)),
+        exchanges: RefCell::default(),
         timers: Rc::new(Timers::new(Instant::now())),
         clock: Clock::new(),
         log: RefCell::new(log),

@@ -128,6 +128,11 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn read(&mut self, value: &[u8]) {
+        // What nearly all of HTTP/1.1 says, if anything.
+        if value == b"keep-alive" {
+            self.keep_alive = true;
+            return;
+        }
         for token in list(value) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;

@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Instant};
 
 use weir_core::plan::Http;
 
-use super::{Exchange, Session, client::Client, exchange::Up};
+use super::{Exchange, Held, Session, client::Client, exchange::Up};
 use crate::{
     access::RequestLine,
     fault::Fault,
@@ -53,7 +53,7 @@ impl<C: Client> Session<C> {
         http: &Http,
         spare: &mut Vec<u8>,
         began: Option<Instant>,
-    ) -> Result<Box<Exchange>, Box<Bad>> {
+    ) -> Result<Held, Box<Bad>> {
         let now = self.worker.clock.now();
         route.cell.requests.add(1);
         let line = || {
@@ -91,7 +91,8 @@ impl<C: Client> Session<C> {
             return Err(refused(route, fault));
         }
         let phases = Phases::request(self.since, began.unwrap_or(now), now);
-        let mut x = Box::new(Exchange::new(route, phases));
+        let mut held = self.worker.exchanges.borrow_mut().pop().unwrap_or_default();
+        let x = held.put(Exchange::new(route, phases));
         x.version = parsed.version;
         x.keep_alive = parsed.keep_alive;
         x.wants_end = !parsed.keep_alive;
@@ -120,13 +121,13 @@ impl<C: Client> Session<C> {
         x.out.clear();
         match websocket::judge(parsed, &http.websocket) {
             Ok(asked) => x.handshake = asked.map(Box::new),
-            Err(malformed) => return Err(refused(x.route, Fault::Request(malformed))),
+            Err(malformed) => return Err(refused(Rc::clone(&x.route), Fault::Request(malformed))),
         }
-        match self.decide(&mut x, parsed, http) {
+        match self.decide(x, parsed, http) {
             // It goes to no backend.
-            Ok(answered) if answered || x.answer.is_some() => return Ok(x),
+            Ok(answered) if answered || x.answer.is_some() => return Ok(held),
             Ok(_) => {}
-            Err(malformed) => return Err(refused(x.route, Fault::Request(malformed))),
+            Err(malformed) => return Err(refused(Rc::clone(&x.route), Fault::Request(malformed))),
         }
         let pool = Rc::clone(&x.route.pool);
         if pool.is_http2() {
@@ -140,11 +141,11 @@ impl<C: Client> Session<C> {
         let index = x.next.as_ref().map(|(index, _)| *index);
         if index.is_none() && x.route.prepared.per_backend {
             // Written once there is a backend to write it for.
-            return Ok(x);
+            return Ok(held);
         }
-        match self.write_request(&mut x, parsed, http, index) {
-            Ok(()) => Ok(x),
-            Err(malformed) => Err(refused(x.route, Fault::Request(malformed))),
+        match self.write_request(x, parsed, http, index) {
+            Ok(()) => Ok(held),
+            Err(malformed) => Err(refused(Rc::clone(&x.route), Fault::Request(malformed))),
         }
     }
 }

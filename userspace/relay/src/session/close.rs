@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Exchange, LINGER, LINGER_BYTES, Next, Session, begin::Bad, client::Client, h1::H1,
+    Exchange, Held, LINGER, LINGER_BYTES, Next, SPARE_EXCHANGES, Session, begin::Bad, client::Client, h1::H1,
     record::record_refused, rewrite, timeouts,
 };
 use crate::{
@@ -185,9 +185,17 @@ impl<C: Client> Session<C> {
         begun.ok()
     }
 
-    /// Gives an exchange's buffers back to the worker.
-    pub(super) fn give_back(&self, x: Box<Exchange>) {
-        self.worker.scratch.borrow_mut().give_back(x.out);
+    /// Ends an exchange, and gives its memory back to the worker.
+    pub(super) fn give_back(&self, mut held: Held) {
+        if let Some(x) = held.get() {
+            let out = std::mem::take(&mut x.out);
+            self.worker.scratch.borrow_mut().give_back(out);
+        }
+        held.clear();
+        let mut exchanges = self.worker.exchanges.borrow_mut();
+        if exchanges.len() < SPARE_EXCHANGES {
+            exchanges.push(held);
+        }
     }
 }
 

@@ -123,6 +123,26 @@ pub(super) struct Exchange {
     _at_pool: AtPool,
 }
 
+/// Memory for an exchange, which goes from one to the next: the allocator has little at hand of this size.
+#[derive(Default)]
+pub(crate) struct Held(Box<Option<Exchange>>);
+
+impl Held {
+    pub(super) fn put(&mut self, exchange: Exchange) -> &mut Exchange {
+        self.0.insert(exchange)
+    }
+
+    /// None: none is under way.
+    pub(super) fn get(&mut self) -> Option<&mut Exchange> {
+        self.0.as_mut().as_mut()
+    }
+
+    /// Drops what is in it, where it lies.
+    pub(super) fn clear(&mut self) {
+        *self.0 = None;
+    }
+}
+
 /// The request body's side.
 pub(super) struct Up {
     pub(super) decoder: Decoder,
@@ -402,18 +422,26 @@ impl<C: Client> Session<C> {
         }
         let mut turns = 0;
         let mut moved = false;
+        // A side that waits for a socket will be woken: nothing that the other does makes it worth another look before.
+        let (mut up, mut down) = (Step::On, Step::On);
         loop {
             let scratch = &mut *worker.scratch.borrow_mut();
-            let up = match self.step_up(cx, scratch, x) {
+            let stepped = match up {
+                Step::Waits => Ok(Step::Waits),
+                Step::On | Step::Rests => self.step_up(cx, scratch, x),
+            };
+            up = match stepped {
                 Ok(step) => step,
                 // Its response is whole: what it does with the rest of its request is its own affair.
                 Err(_) if x.overtime => return Poll::Ready(Ok(Done::Response)),
                 Err(fault) => return Poll::Ready(Err(fault)),
             };
-            let down = match self.step_down(cx, scratch, x) {
-                Ok(step) => step,
-                Err(fault) => return Poll::Ready(Err(fault)),
-            };
+            if !matches!(down, Step::Waits) {
+                down = match self.step_down(cx, scratch, x) {
+                    Ok(step) => step,
+                    Err(fault) => return Poll::Ready(Err(fault)),
+                };
+            }
             if x.down.pending.is_none() {
                 match x.down.stage {
                     Stage::Done if x.up.abandoned || x.is_sent() => return Poll::Ready(Ok(Done::Response)),
@@ -535,8 +563,7 @@ fn is_too_slow(x: &Exchange) -> bool {
 mod tests {
     use super::*;
 
-    /// It is made anew for each request: what the allocator keeps at hand per thread ends at about this size, and what is
-    /// larger costs it a search.
+    /// It is made anew for each request, and moved to where it stays.
     #[test]
     fn an_exchange_is_small() {
         let bytes = size_of::<Exchange>();

@@ -9,7 +9,7 @@ use std::{
 use weir_core::{plan::Http, proxy};
 
 use super::{
-    Exchange, Interrupt, Session,
+    Exchange, Held, Interrupt, Session,
     begin::{Bad, Raw},
     h1::H1,
     http, timeouts,
@@ -37,7 +37,7 @@ pub(super) enum Head {
     /// The connection has ended, or ends without a word, for that reason.
     Closed(Reason),
     /// A request, ready to go out.
-    Request(Box<Exchange>),
+    Request(Held),
     /// No request that could be served.
     Bad(Box<Bad>),
     /// The connection speaks HTTP/2 from here on.
@@ -135,15 +135,15 @@ impl Session<H1> {
                     let began = self.client.began.take();
                     self.client.asked = true;
                     let spare = &mut scratch.head;
-                    let mut x = match self.begin(&parsed, bytes, Rc::clone(&route), http, spare, began) {
+                    let mut held = match self.begin(&parsed, bytes, Rc::clone(&route), http, spare, began) {
                         Ok(exchange) => exchange,
                         Err(bad) => return Poll::Ready(Head::Bad(bad)),
                     };
                     let head_len = parsed.head_len;
-                    if x.keeps_head() {
+                    if let Some(x) = held.get().filter(|x| x.keeps_head()) {
                         x.raw = Raw::Text(bytes.get(..head_len).unwrap_or_default().to_vec());
                     }
-                    return Poll::Ready(self.take_body(scratch, x, head_len, have));
+                    return Poll::Ready(self.take_body(scratch, held, head_len, have));
                 }
                 Ok(None) => {
                     if self.client.parsed == 0
@@ -287,13 +287,10 @@ impl Session<H1> {
     }
 
     /// Takes what came of the body along with the head, and keeps what belongs to the next request.
-    fn take_body(
-        &mut self,
-        scratch: &mut Scratch,
-        mut x: Box<Exchange>,
-        head_len: usize,
-        have: usize,
-    ) -> Head {
+    fn take_body(&mut self, scratch: &mut Scratch, mut held: Held, head_len: usize, have: usize) -> Head {
+        let Some(x) = held.get() else {
+            return Head::Closed(Reason::ClientClosed);
+        };
         // The head's vector was taken for the request; the next head gets another.
         scratch.head = scratch.vec();
         self.client.ahead.clear();
@@ -307,7 +304,7 @@ impl Session<H1> {
         if !rest.is_empty() {
             let decoded = match x.up.decode(rest) {
                 Ok(decoded) => decoded,
-                Err(fault) => return Head::Bad(Box::new(broken_off(*x, fault, have))),
+                Err(fault) => return Head::Bad(Box::new(broken_off(x, fault, have))),
             };
             x.bytes_in += decoded.used as u64;
             let data = rest.get(decoded.data).unwrap_or_default();
@@ -326,10 +323,10 @@ impl Session<H1> {
                 .account(&mut self.client.share, self.client.ahead.len())
                 .is_err()
             {
-                return Head::Bad(Box::new(broken_off(*x, Fault::Memory, have)));
+                return Head::Bad(Box::new(broken_off(x, Fault::Memory, have)));
             }
         }
-        Head::Request(x)
+        Head::Request(held)
     }
 }
 
@@ -344,24 +341,16 @@ impl Head {
 }
 
 /// What is left of a request that went wrong before it was sent anywhere.
-fn broken_off(x: Exchange, fault: Fault, have: usize) -> Bad {
-    let Exchange {
-        route,
-        line,
-        method,
-        phases,
-        id,
-        ..
-    } = x;
+fn broken_off(x: &mut Exchange, fault: Fault, have: usize) -> Bad {
     Bad {
-        route,
+        route: Rc::clone(&x.route),
         fault,
-        began: Some(phases.began()),
+        began: Some(x.phases.began()),
         bytes: have as u64,
-        line,
-        to_head: method == Asked::Head,
+        line: x.line.take(),
+        to_head: x.method == Asked::Head,
         counted: true,
-        id,
+        id: x.id.clone(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     session::{
         Session,
         begin::{Bad, Raw},
-        exchange::Exchange,
+        exchange::Held,
         h2::H2,
         http,
     },
@@ -123,7 +123,7 @@ pub(super) async fn stream(
 
 impl Session<H2> {
     /// From a head as it came to an exchange.
-    fn read(&mut self, route: Rc<LocalRoute>, received: Received) -> Result<Box<Exchange>, Box<Bad>> {
+    fn read(&mut self, route: Rc<LocalRoute>, received: Received) -> Result<Held, Box<Bad>> {
         let worker = Rc::clone(&self.worker);
         let bad = |route: Rc<LocalRoute>, fault| {
             let id = worker.fresh_id(&route);
@@ -159,15 +159,15 @@ impl Session<H2> {
                 began,
             )
         });
-        let mut x = match read {
+        let mut held = match read {
             Ok(begun) => begun?,
             Err(malformed) => return Err(bad(Rc::clone(&route), Fault::Request(malformed))),
         };
         scratch.head = scratch.vec();
-        if x.keeps_head() {
+        if let Some(x) = held.get().filter(|x| x.keeps_head()) {
             x.raw = Raw::Fields(Box::new(received));
         }
-        Ok(x)
+        Ok(held)
     }
 }
 
