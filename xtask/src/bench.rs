@@ -4,11 +4,16 @@
 //! with a bare `XDP_TX` and with nftables, `bench/ports.rs` fills the relay's source ports, `bench/tls.rs` compares what TLS
 //! with clients costs, `bench/failover.rs` takes boxes from clients.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{ValueEnum, builder::PossibleValue};
 use serde_json::Value;
+use weir_harness::Scratch;
 
 use crate::{build, setup, shell, workspace::Workspace};
 
@@ -54,6 +59,9 @@ pub(crate) struct Args {
     /// http: draw a flame graph of weir for each part that measures CPU, target/bench/http-PART.svg.
     #[arg(long)]
     profile: bool,
+    /// Measure a weir that was built by profile (`cargo xtask build --profile-guided`).
+    #[arg(long)]
+    profile_guided: bool,
     /// Show rows as docs/performance.md has them.
     #[arg(long)]
     markdown: bool,
@@ -186,7 +194,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let binary = || match &given {
         Some(binary) => Ok(PathBuf::from(binary)),
-        None => build::binary(&workspace, true),
+        None => build::optimised_or(&workspace, args.profile_guided, true),
     };
     if args.planes.contains(&Plane::Ports) && !ports_parts.is_empty() {
         ports::run(&workspace, &binary()?, &ports_parts, args.seconds)?;
@@ -224,6 +232,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
         failover::run(&workspace, &binary()?, &options)?;
     }
     Ok(())
+}
+
+/// Puts load on a weir, of the kinds that are measured here, for a build by profile.
+pub(crate) fn train(workspace: &Workspace, scratch: &Scratch, binary: &Path) -> Result<()> {
+    peers::prepare()?;
+    let origin = peers::Origin::start(scratch)?;
+    http::train(scratch, binary, &origin)?;
+    tls::train(workspace, scratch, binary, &origin)
 }
 
 /// The middle one; of an even number the upper.

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Show the commands that install on this machine over ssh. They are not run: needs --dry-run.
     #[arg(long, value_name = "USER@HOST", group = "place", requires = "dry_run")]
     host: Option<String>,
+    /// Install a weir that was built by profile (`cargo xtask build --profile-guided`).
+    #[arg(long)]
+    profile_guided: bool,
     /// Only show what would be done; build and change nothing.
     #[arg(long)]
     dry_run: bool,
@@ -77,10 +80,13 @@ fn items(binary: PathBuf) -> Vec<Item> {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let workspace = Workspace::locate()?;
-    let binary = workspace.target.join("release/weir");
+    let binary = workspace.target.join(match args.profile_guided {
+        true => "guided/weir",
+        false => "release/weir",
+    });
     if let Some(host) = &args.host {
         shell::heading(&format!("to install on {host}"));
-        over_ssh(&workspace, host)
+        over_ssh(&workspace, host, args.profile_guided)
             .iter()
             .for_each(|line| shell::note(line));
         return Ok(());
@@ -107,7 +113,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
     }
     build::object(&workspace, None)?;
-    build::binary(&workspace, true)?;
+    build::optimised_or(&workspace, args.profile_guided, true)?;
     for line in install(&workspace.root, &root, &items)? {
         shell::note(&line);
     }
@@ -144,8 +150,9 @@ fn install(checkout: &Path, root: &Path, items: &[Item]) -> Result<Vec<String>> 
 }
 
 /// The commands that bring an installation to `host`: the new configuration is checked there before weir is restarted.
-fn over_ssh(workspace: &Workspace, host: &str) -> Vec<String> {
+fn over_ssh(workspace: &Workspace, host: &str, profile_guided: bool) -> Vec<String> {
     let stage = workspace.target.join("deploy");
+    let by_profile = if profile_guided { " --profile-guided" } else { "" };
     let remote = |text: &str| {
         let mut ssh = Command::new("ssh");
         ssh.args([host, text]);
@@ -158,7 +165,7 @@ fn over_ssh(workspace: &Workspace, host: &str) -> Vec<String> {
     let mut scp = Command::new("scp");
     scp.args(["weir.tar.gz", &format!("{host}:weir.tar.gz")]);
     vec![
-        format!("cargo xtask deploy --root {}", stage.display()),
+        format!("cargo xtask deploy --root {}{by_profile}", stage.display()),
         shell::show(&tar),
         shell::show(&scp),
         remote("sudo tar -xzf weir.tar.gz -C / --no-overwrite-dir --exclude=./etc"),
@@ -254,12 +261,13 @@ mod tests {
             root: "/r".into(),
             target: "/r/target".into(),
         };
-        let lines = over_ssh(&workspace, "admin@edge");
+        let lines = over_ssh(&workspace, "admin@edge", true);
         let has = |part: &str| lines.iter().any(|l| l.contains(part));
         assert!(
             has("--exclude=./etc'") && has("--skip-old-files ./etc "),
             "{lines:?}"
         );
         assert!(lines.iter().any(|l| l.starts_with("ssh admin@edge 'weir check")));
+        assert!(has("/deploy --profile-guided"), "{lines:?}");
     }
 }

@@ -81,6 +81,28 @@ impl Part {
     }
 }
 
+/// Seconds of each load, and connections, that a build by profile is trained by.
+const TRAINING: (u32, u32) = (3, 64);
+
+/// Puts the load of the parts that measure CPU on a weir.
+pub(super) fn train(scratch: &Scratch, binary: &Path, origin: &Origin) -> Result<()> {
+    shell::heading("its load over HTTP");
+    let weir = Proxy::start(scratch, binary, origin, Logs::All, peers::Kind::Weir)?;
+    let (seconds, connections) = TRAINING;
+    for part in [
+        Part::KeepAlive,
+        Part::Body,
+        Part::NewConnection,
+        Part::Http2,
+        Part::Tcp,
+        Part::Download,
+    ] {
+        let requests = cost::load(part, &weir, seconds, connections)?;
+        shell::note(&format!("{}: {requests} requests", part.name()));
+    }
+    Ok(())
+}
+
 pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Result<()> {
     peers::prepare()?;
     let scratch = Scratch::new()?;

@@ -85,6 +85,29 @@ impl Part {
     }
 }
 
+/// Puts the load of the parts that measure CPU on a weir.
+pub(super) fn train(workspace: &Workspace, scratch: &Scratch, binary: &Path, origin: &Origin) -> Result<()> {
+    let loader = Loader::build(workspace)?;
+    shell::heading("its load over TLS");
+    let certificates = Certificates::make(scratch)?;
+    let weir = Proxy::start(scratch, binary, origin, &certificates, Kind::Weir)?;
+    weir.wait(&loader, &certificates)?;
+    for part in [
+        Part::FullP256,
+        Part::Resumed,
+        Part::ClientCertificate,
+        Part::KeepAlive,
+        Part::Download,
+    ] {
+        let (at, args) = load(part, &weir, &certificates, 64, 1);
+        let report = loader.begin(at, &args)?.go()?;
+        let requests = report.get("requests").and_then(Value::as_u64).unwrap_or_default();
+        ensure!(requests > 0, "nothing was answered: {report}");
+        shell::note(&format!("{}: {requests} requests", part.name()));
+    }
+    Ok(())
+}
+
 pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Result<()> {
     peers::prepare()?;
     let loader = Loader::build(workspace)?;
@@ -135,7 +158,7 @@ fn load(
     part: Part,
     proxy: &Proxy,
     certificates: &Certificates,
-    options: &Options,
+    connections: u32,
     seconds: u32,
 ) -> (std::net::SocketAddr, Vec<String>) {
     let (at, mode) = match part {
@@ -145,11 +168,7 @@ fn load(
         Part::ClientCertificate => (proxy.clients, "new"),
         Part::KeepAlive | Part::Download | Part::Idle | Part::Field => (proxy.p256, "keep-alive"),
     };
-    let connections = if part == Part::Download {
-        1
-    } else {
-        options.connections
-    };
+    let connections = if part == Part::Download { 1 } else { connections };
     let mut args = vec![
         mode.to_owned(),
         format!("connections={connections}"),
@@ -179,7 +198,7 @@ fn cost(
         let mut told = format!("{round:>2} of {}", options.rounds);
         for (proxy, (name, figures)) in proxies.iter().zip(&mut figures) {
             go_on()?;
-            let (at, args) = load(part, proxy, certificates, options, options.seconds);
+            let (at, args) = load(part, proxy, certificates, options.connections, options.seconds);
             let waiting = loader.begin(at, &args);
             let waiting = waiting.with_context(|| format!("{name}: {}", proxy.complaint()))?;
             let tree = proxy.tree()?;

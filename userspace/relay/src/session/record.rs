@@ -24,7 +24,7 @@ impl<C: Client> Session<C> {
             None => Reason::Ok,
             Some(fault) => fault.verdict().reason,
         };
-        count(&x.route, reason, x.down.status, x.phases.took(now));
+        count(&x.route, reason, x.down.status, took);
         if x.backend.is_some() {
             x.route.pool.cell.total.observe(took);
         }
