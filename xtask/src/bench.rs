@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{ValueEnum, builder::PossibleValue};
 use serde_json::Value;
 use weir_harness::Scratch;
@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// http: draw a flame graph of weir for each part that measures CPU, target/bench/http-PART.svg.
     #[arg(long)]
     profile: bool,
-    /// Measure a weir that was built by profile (`cargo xtask build --profile-guided`).
+    /// http, tls, ports, failover: measure a weir that was built by profile (`cargo xtask build --profile-guided`).
     #[arg(long)]
     profile_guided: bool,
     /// Show rows as docs/performance.md has them.
@@ -179,6 +179,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Part::L4(_) | Part::Http(_) | Part::Ports(_) | Part::Tls(_) => None,
     });
     let given = env::var_os("WEIR_BIN");
+    if args.profile_guided && given.is_some() {
+        bail!("WEIR_BIN names the binary to measure: --profile-guided would build another one");
+    }
     let l4 = args.planes.contains(&Plane::L4) && !l4_parts.is_empty();
     if l4 || given.is_none() {
         build::object(&workspace, None)?;
@@ -194,7 +197,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let binary = || match &given {
         Some(binary) => Ok(PathBuf::from(binary)),
-        None => build::optimised_or(&workspace, args.profile_guided, true),
+        None => build::optimised_or(&workspace, args.profile_guided, true, !args.no_setup),
     };
     if args.planes.contains(&Plane::Ports) && !ports_parts.is_empty() {
         ports::run(&workspace, &binary()?, &ports_parts, args.seconds)?;
@@ -234,9 +237,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// What [`train`] needs of the machine.
+pub(crate) fn may_train() -> Result<()> {
+    peers::prepare()
+}
+
 /// Puts load on a weir, of the kinds that are measured here, for a build by profile.
 pub(crate) fn train(workspace: &Workspace, scratch: &Scratch, binary: &Path) -> Result<()> {
-    peers::prepare()?;
     let origin = peers::Origin::start(scratch)?;
     http::train(scratch, binary, &origin)?;
     tls::train(workspace, scratch, binary, &origin)

@@ -29,8 +29,9 @@ pub(crate) struct Args {
     /// Only the eBPF object.
     #[arg(long, conflicts_with = "profile_guided")]
     only_object: bool,
-    /// Optimised by what a first build does under load: some percent less CPU per request. Takes three times as long, and two
-    /// cores for the load; what is missing for that is installed first when this runs as root. Left at target/guided/weir.
+    /// Optimised by what a first build does under load: less CPU per request. Takes three times as long, two cores, and programs
+    /// for the load (nginx, wrk, h2load), which are installed first, as by `cargo xtask setup --for profile`, when this runs
+    /// as root. Left at target/guided/weir.
     #[arg(long)]
     profile_guided: bool,
     /// Take this eBPF toolchain and no other.
@@ -42,15 +43,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let workspace = Workspace::locate()?;
     object(&workspace, args.recipe)?;
     if !args.only_object {
-        optimised_or(&workspace, args.profile_guided, args.release)?;
+        optimised_or(&workspace, args.profile_guided, args.release, true)?;
     }
     Ok(())
 }
 
-/// Builds the binary, by profile if that is asked for, and returns where it is.
-pub(crate) fn optimised_or(workspace: &Workspace, profile_guided: bool, release: bool) -> Result<PathBuf> {
+/// Builds the binary, by profile if that is asked for, and returns where it is. With `may_install`, what is missing for the load
+/// is installed.
+pub(crate) fn optimised_or(
+    workspace: &Workspace,
+    profile_guided: bool,
+    release: bool,
+    may_install: bool,
+) -> Result<PathBuf> {
     if profile_guided {
-        return guided::binary(workspace);
+        return guided::binary(workspace, may_install);
     }
     binary(workspace, release)
 }

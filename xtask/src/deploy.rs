@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// Show the commands that install on this machine over ssh. They are not run: needs --dry-run.
     #[arg(long, value_name = "USER@HOST", group = "place", requires = "dry_run")]
     host: Option<String>,
-    /// Install a weir that was built by profile (`cargo xtask build --profile-guided`).
+    /// Install a weir that was built by profile (`cargo xtask build --profile-guided`). That takes programs that an edge box
+    /// better does without: build elsewhere, and bring it there.
     #[arg(long)]
     profile_guided: bool,
     /// Only show what would be done; build and change nothing.
@@ -113,7 +114,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         }
     }
     build::object(&workspace, None)?;
-    build::optimised_or(&workspace, args.profile_guided, true)?;
+    build::optimised_or(&workspace, args.profile_guided, true, true)?;
     for line in install(&workspace.root, &root, &items)? {
         shell::note(&line);
     }

@@ -57,6 +57,8 @@ pub(crate) enum Task {
     Demo,
     /// The comparisons with HAProxy and nftables.
     Bench,
+    /// The load of a build by profile.
+    Profile,
     /// rustfmt, clippy, cargo-deny.
     Lint,
     /// cargo-fuzz.
@@ -84,13 +86,13 @@ impl Program {
 }
 
 const PROGRAMS: &[Program] = {
-    use Task::{Bench, Build, Demo, Fuzz, Test};
+    use Task::{Bench, Build, Demo, Fuzz, Profile, Test};
     &[
         Program {
             name: "cc",
             package: "build-essential",
             why: "links Rust",
-            tasks: &[Build, Test, Demo, Bench, Fuzz],
+            tasks: &[Build, Test, Demo, Bench, Profile, Fuzz],
         },
         Program {
             name: "c++",
@@ -114,7 +116,7 @@ const PROGRAMS: &[Program] = {
             name: "nginx",
             package: "nginx-light",
             why: "real HTTP backends",
-            tasks: &[Test, Demo, Bench],
+            tasks: &[Test, Demo, Bench, Profile],
         },
         Program {
             name: "/usr/sbin/mariadbd",
@@ -150,7 +152,7 @@ const PROGRAMS: &[Program] = {
             name: "h2load",
             package: "nghttp2-client",
             why: "clients that speak HTTP/2",
-            tasks: &[Test, Bench],
+            tasks: &[Test, Bench, Profile],
         },
         Program {
             name: "/usr/lib/python3/dist-packages/grpc/__init__.py",
@@ -216,7 +218,7 @@ const PROGRAMS: &[Program] = {
             name: "wrk",
             package: "wrk",
             why: "HTTP load",
-            tasks: &[Bench],
+            tasks: &[Bench, Profile],
         },
         Program {
             name: "nft",
@@ -249,10 +251,22 @@ const PROGRAMS: &[Program] = {
             tasks: &[Bench],
         },
         Program {
+            name: "openssl",
+            package: "openssl",
+            why: "makes certificates",
+            tasks: &[Bench, Profile],
+        },
+        Program {
+            name: "setpriv",
+            package: "util-linux",
+            why: "ends what a bench has started with it",
+            tasks: &[Bench, Profile],
+        },
+        Program {
             name: "taskset",
             package: "util-linux",
             why: "pins to a core",
-            tasks: &[Bench],
+            tasks: &[Bench, Profile],
         },
     ]
 };
@@ -406,7 +420,7 @@ fn needs_object(tasks: &[Task]) -> bool {
     tasks.iter().any(|t| {
         matches!(
             t,
-            Task::Build | Task::Test | Task::Demo | Task::Bench | Task::Lint
+            Task::Build | Task::Test | Task::Demo | Task::Bench | Task::Profile | Task::Lint
         )
     })
 }
@@ -463,6 +477,7 @@ mod tests {
             (Task::Test, "dig"),
             (Task::Bench, "haproxy"),
             (Task::Build, "cc"),
+            (Task::Profile, "wrk"),
         ] {
             assert!(
                 PROGRAMS.iter().any(|p| p.name == name && p.tasks.contains(&task)),

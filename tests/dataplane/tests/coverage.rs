@@ -1,4 +1,5 @@
-//! No reason and no note without a test: whoever adds one adds a packet that it is counted for, in any file beside this one or in a folder of it.
+//! No reason and no note without a test: whoever adds one adds a packet that it is counted for, in any file
+//! beside this one or in a folder of it.
 
 use std::{fs, path::Path};
 

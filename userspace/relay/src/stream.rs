@@ -368,7 +368,8 @@ impl Stream for TcpStream {
         match send(&*self, buf) {
             Ok(n) if n == buf.len() => return Poll::Ready(Ok(n)),
             Ok(n) => {
-                // Full: the readiness is to be forgotten, as below.
+                // Full: the readiness is to be forgotten, as below. Nothing can have come of epoll since, for the runtime that
+                // would take note of it is of this thread.
                 let _ = self.try_io(Interest::WRITABLE, || {
                     Err::<(), _>(io::ErrorKind::WouldBlock.into())
                 });

@@ -45,6 +45,18 @@ impl Tree {
         self.0.iter().map(of).sum::<u64>() as f64 / 1e9
     }
 
+    /// Waits until none of them runs any more; who is left for a parent to take note of does not.
+    pub(super) fn wait_for_end(&self, patience: Duration) -> Result<()> {
+        wait_until(patience, "all of its processes end", || {
+            let runs =
+                |pid: &&u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| !words.is_empty());
+            match self.0.iter().find(runs) {
+                Some(pid) => Err(format!("process {pid} runs")),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// Memory and descriptors now.
     pub(super) fn held(&self) -> Held {
         let mut held = Held {

@@ -97,10 +97,12 @@ pub(super) fn train(scratch: &Scratch, binary: &Path, origin: &Origin) -> Result
         Part::Tcp,
         Part::Download,
     ] {
+        peers::go_on()?;
         let requests = cost::load(part, &weir, seconds, connections)?;
         shell::note(&format!("{}: {requests} requests", part.name()));
     }
-    Ok(())
+    peers::go_on()?;
+    weir.end()
 }
 
 pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Result<()> {

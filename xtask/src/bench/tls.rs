@@ -99,13 +99,15 @@ pub(super) fn train(workspace: &Workspace, scratch: &Scratch, binary: &Path, ori
         Part::KeepAlive,
         Part::Download,
     ] {
+        go_on()?;
         let (at, args) = load(part, &weir, &certificates, 64, 1);
         let report = loader.begin(at, &args)?.go()?;
         let requests = report.get("requests").and_then(Value::as_u64).unwrap_or_default();
         ensure!(requests > 0, "nothing was answered: {report}");
         shell::note(&format!("{}: {requests} requests", part.name()));
     }
-    Ok(())
+    go_on()?;
+    weir.end()
 }
 
 pub(super) fn run(workspace: &Workspace, binary: &Path, options: &Options) -> Result<()> {

@@ -4,7 +4,7 @@
 //! goes, its run under the load that `bench` measures by, and the build that lays out by these counts what is hot and what is not.
 //! The compiler must bring its own `llvm-profdata`, since the counts' form is that of one LLVM.
 //!
-//! The build that counts is left as it is while nothing has changed, and so are its counts: running it again is quick.
+//! While the build that counts has not changed, its counts are taken again: running it once more is quick.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -25,31 +25,36 @@ use crate::{bench, setup, shell, workspace, workspace::Workspace};
 /// Whose counts are taken: the relay, where control is root.
 const NOBODY: u32 = 65_534;
 
+/// Processes of a weir: control, relay, health and, with TLS, keys. The load starts one without and one with.
+const PROCESSES: usize = 3 + 4;
+
 /// Builds it, and returns where it is.
-pub(super) fn binary(workspace: &Workspace) -> Result<PathBuf> {
+pub(super) fn binary(workspace: &Workspace, may_install: bool) -> Result<PathBuf> {
     // First what may be missing: nobody waits for minutes to be told so.
+    bench::may_train()?;
     let rustc = Rustc::ask(workspace)?;
-    let profdata = rustc.profdata(workspace)?;
-    setup::ensure(workspace, &[setup::Task::Bench], None)?;
+    let profdata = rustc.profdata(workspace, may_install)?;
+    if may_install {
+        setup::ensure(workspace, &[setup::Task::Profile], None)?;
+    }
     let place = workspace.target.join("guided");
 
     shell::heading("weir that counts which way it goes");
     let counting = rustc.build(workspace, &place.join("counting"), "-Cprofile-generate")?;
-    let profile = place.join("weir.profdata");
-    if is_older(&profile, &counting)? {
-        count(workspace, &counting, &profdata, &profile)?;
-    } else {
+    // Named by what was counted: another build has another one.
+    let profile = place.join(format!("{:016x}.profdata", fingerprint(&counting)?));
+    if profile.is_file() {
         shell::note(&format!(
             "{} is of this build: no new load is needed",
             workspace.shorten(&profile)
         ));
+    } else {
+        count(workspace, &counting, &profdata, &profile)?;
     }
 
     shell::heading("weir, optimised by what it did");
     let begin = Instant::now();
-    // Cargo knows a flag, not what lies behind the path in it.
-    let known = known_by_content(&place, &profile)?;
-    let flag = format!("-Cprofile-use={}", known.display());
+    let flag = format!("-Cprofile-use={}", profile.display());
     let built = rustc.build(workspace, &place.join("optimised"), &flag)?;
     let binary = place.join("weir");
     // Another file, not other bytes in the same: one that runs keeps its own.
@@ -87,9 +92,9 @@ impl Rustc {
     }
 
     /// `llvm-profdata` of the compiler's own LLVM; asks rustup for it if it is missing.
-    fn profdata(&self, workspace: &Workspace) -> Result<PathBuf> {
+    fn profdata(&self, workspace: &Workspace, may_install: bool) -> Result<PathBuf> {
         let file = self.tools.join("llvm-profdata");
-        if !file.is_file() && shell::find("rustup").is_some() {
+        if may_install && !file.is_file() && shell::find("rustup").is_some() {
             shell::note("adding llvm-tools to the toolchain");
             let mut rustup = Command::new("rustup");
             rustup
@@ -116,25 +121,40 @@ impl Rustc {
             .arg("--target-dir")
             .arg(out)
             .env("WEIR_EBPF_OBJECT", workspace.object())
-            .env("RUSTFLAGS", with_given(env::var("RUSTFLAGS").ok(), flag));
+            .env("CARGO_ENCODED_RUSTFLAGS", with_given(given_flags(), flag));
         shell::run(&mut cargo).context("building the weir binary")?;
         Ok(out.join(&self.host).join("release/weir"))
     }
 }
 
-/// The flags that are in the environment already, and another one.
-fn with_given(given: Option<String>, flag: &str) -> String {
-    match given.filter(|given| !given.trim().is_empty()) {
-        Some(given) => format!("{given} {flag}"),
-        None => flag.to_owned(),
+/// Between flags in `CARGO_ENCODED_RUSTFLAGS`, where they may have blanks in them.
+const BETWEEN: &str = "\x1f";
+
+/// The flags in the environment, as cargo reads them.
+fn given_flags() -> String {
+    match env::var("CARGO_ENCODED_RUSTFLAGS") {
+        Ok(encoded) => encoded,
+        Err(_) => {
+            let flags = env::var("RUSTFLAGS").unwrap_or_default();
+            flags.split_whitespace().collect::<Vec<_>>().join(BETWEEN)
+        }
     }
 }
 
-/// Whether a file is older than another, or not there.
-fn is_older(file: &Path, than: &Path) -> Result<bool> {
-    let time = |file: &Path| -> std::io::Result<SystemTime> { fs::metadata(file)?.modified() };
-    let than = time(than).with_context(|| format!("looking at {}", than.display()))?;
-    Ok(!time(file).is_ok_and(|time| time >= than))
+/// Flags, and another one.
+fn with_given(given: String, flag: &str) -> String {
+    match given.is_empty() {
+        true => flag.to_owned(),
+        false => format!("{given}{BETWEEN}{flag}"),
+    }
+}
+
+/// A number that is another one whenever the file is.
+fn fingerprint(file: &Path) -> Result<u64> {
+    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(hasher.finish())
 }
 
 /// Puts load on a weir that counts, and makes a profile of its counts.
@@ -151,22 +171,37 @@ fn count(workspace: &Workspace, counting: &Path, profdata: &Path, profile: &Path
         format!(
             "#!/bin/sh\nLLVM_PROFILE_FILE='{}/%m-%p.profraw' exec '{}' \"$@\"\n",
             counts.display(),
-            counting.display()
+            counting.display().to_string().replace('\'', "'\\''")
         ),
     )?;
     fs::set_permissions(&starter, fs::Permissions::from_mode(0o755)).context("making a script of it")?;
     bench::train(workspace, &scratch, &starter)?;
     let entries = fs::read_dir(&counts).with_context(|| format!("reading {}", counts.display()))?;
     let files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
-    if files.is_empty() {
+    if files.len() < PROCESSES {
         bail!(
-            "weir left no counts in {}: it was not ended in order",
-            counts.display()
+            "of {PROCESSES} processes only {} left their counts: the others were not ended in order",
+            files.len()
         );
     }
+    // What was built by an older profile is of no use any more: every flag of it is another one.
+    let place = profile.parent().context("the profile has no directory")?;
+    for old in fs::read_dir(place)
+        .with_context(|| format!("reading {}", place.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+    {
+        if old.extension().is_some_and(|it| it == "profdata") {
+            fs::remove_file(&old).with_context(|| format!("removing {}", old.display()))?;
+        }
+    }
+    let _optimised_by_it = fs::remove_dir_all(place.join("optimised"));
+    // Beside it and then renamed: one that is there is whole.
+    let beside = profile.with_extension("new");
     let mut merge = Command::new(profdata);
-    merge.arg("merge").arg("-o").arg(profile).args(&files);
+    merge.arg("merge").arg("-o").arg(&beside).args(&files);
     shell::output(&mut merge).context("making a profile of the counts")?;
+    fs::rename(&beside, profile).with_context(|| format!("writing {}", profile.display()))?;
     shell::note(&format!(
         "{}: counts of {} processes",
         workspace.shorten(profile),
@@ -175,64 +210,30 @@ fn count(workspace: &Workspace, counting: &Path, profdata: &Path, profile: &Path
     Ok(())
 }
 
-/// A profile under a name that is another one whenever its content is.
-fn known_by_content(place: &Path, profile: &Path) -> Result<PathBuf> {
-    let bytes = fs::read(profile).with_context(|| format!("reading {}", profile.display()))?;
-    let mut hasher = DefaultHasher::new();
-    bytes.hash(&mut hasher);
-    let dir = place.join("profiles");
-    let file = dir.join(format!("{:016x}.profdata", hasher.finish()));
-    if !file.is_file() {
-        let _old = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir)
-            .and_then(|()| fs::write(&file, &bytes))
-            .with_context(|| format!("writing {}", file.display()))?;
-    }
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn flags_of_the_environment_stay() {
-        let flag = "-Cprofile-generate";
-        assert_eq!(with_given(None, flag), flag);
-        assert_eq!(with_given(Some("  ".into()), flag), flag);
-        let given = with_given(Some("-Ctarget-cpu=native".into()), flag);
-        assert_eq!(given, "-Ctarget-cpu=native -Cprofile-generate");
+        let flag = "-Cprofile-use=a b";
+        assert_eq!(with_given(String::new(), flag), flag);
+        let given = with_given("-Ctarget-cpu=native".into(), flag);
+        assert_eq!(given, "-Ctarget-cpu=native\u{1f}-Cprofile-use=a b");
     }
 
     #[test]
-    fn a_profile_is_known_by_its_content() -> Result<()> {
+    fn files_are_told_apart_by_their_content() -> Result<()> {
         let scratch = Scratch::new()?;
-        let mut names = Vec::new();
+        let mut numbers = Vec::new();
         for content in ["one", "one", "two"] {
-            let profile = scratch.write("weir.profdata", content)?;
-            let known = known_by_content(scratch.path(), &profile)?;
-            assert_eq!(fs::read_to_string(&known)?, content);
-            names.push(known);
+            numbers.push(fingerprint(&scratch.write("weir", content)?)?);
         }
-        assert!(names[0] == names[1] && names[1] != names[2], "{names:?}");
-        // The one before is gone.
-        assert!(!names[0].exists());
-        Ok(())
-    }
-
-    #[test]
-    fn what_is_not_there_is_older() -> Result<()> {
-        let scratch = Scratch::new()?;
-        let built = scratch.write("built", "")?;
-        assert!(is_older(&scratch.join("profile"), &built)?);
-        let profile = scratch.write("profile", "")?;
-        let later = SystemTime::now() + Duration::from_secs(5);
-        fs::File::options()
-            .write(true)
-            .open(&built)?
-            .set_modified(later)?;
-        assert!(is_older(&profile, &built)?);
-        assert!(!is_older(&built, &profile)?);
+        assert!(
+            numbers[0] == numbers[1] && numbers[1] != numbers[2],
+            "{numbers:?}"
+        );
+        assert!(fingerprint(&scratch.join("none")).is_err());
         Ok(())
     }
 }

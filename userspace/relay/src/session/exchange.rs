@@ -422,7 +422,8 @@ impl<C: Client> Session<C> {
         }
         let mut turns = 0;
         let mut moved = false;
-        // A side that waits for a socket will be woken: nothing that the other does makes it worth another look before.
+        // A side that waits for a socket will be woken: what the other one does makes it worth no other look before, but for
+        // the end of a response (below).
         let (mut up, mut down) = (Step::On, Step::On);
         loop {
             let scratch = &mut *worker.scratch.borrow_mut();
@@ -445,7 +446,14 @@ impl<C: Client> Session<C> {
             if x.down.pending.is_none() {
                 match x.down.stage {
                     Stage::Done if x.up.abandoned || x.is_sent() => return Poll::Ready(Ok(Done::Response)),
-                    Stage::Done => self.enter_overtime(x),
+                    Stage::Done => {
+                        self.enter_overtime(x);
+                        // The client was shown an end perhaps, and TLS may wait to write what says so: that is seen to by
+                        // whoever reads from it.
+                        if matches!(up, Step::Waits) {
+                            up = Step::Rests;
+                        }
+                    }
                     Stage::Upgraded => return Poll::Ready(Ok(Done::Upgraded)),
                     Stage::Head | Stage::Body => {}
                 }
@@ -563,10 +571,10 @@ fn is_too_slow(x: &Exchange) -> bool {
 mod tests {
     use super::*;
 
-    /// It is made anew for each request, and moved to where it stays.
+    /// It is made anew for each request and moved to where it stays, and a worker keeps the memory of some.
     #[test]
     fn an_exchange_is_small() {
-        let bytes = size_of::<Exchange>();
+        let bytes = size_of::<Option<Exchange>>();
         let parts = [
             size_of::<Up>(),
             size_of::<Down>(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use weir_harness::{Process, Scratch};
+use weir_harness::{Process, Scratch, interrupt};
 
 use super::{
     super::{
@@ -40,6 +40,7 @@ pub(super) struct Proxy {
 impl Drop for Proxy {
     /// Its children are in process groups of their own: only an orderly end ends them too.
     fn drop(&mut self) {
+        let _uncut = interrupt::hold();
         if let Err(error) = self.process.stop(Duration::from_secs(5)) {
             eprintln!("   {} did not end in order: {error:#}", self.kind.name());
         }
@@ -83,6 +84,17 @@ impl Proxy {
     /// Its processes, once it answers.
     pub(super) fn tree(&self) -> Result<Tree> {
         Tree::of(self.process.pid())
+    }
+
+    /// Ends it, and waits until all of its processes are gone.
+    ///
+    /// # Errors
+    /// It does not end in order.
+    pub(super) fn end(mut self) -> Result<()> {
+        let tree = self.tree()?;
+        let ended = self.process.stop(PATIENCE);
+        ended.with_context(|| format!("{} does not end: {}", self.kind.name(), self.complaint()))?;
+        tree.wait_for_end(PATIENCE)
     }
 
     /// What it has complained of.

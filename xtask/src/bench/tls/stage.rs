@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use weir_harness::{Cmd, Process, Scratch, wait_until};
+use weir_harness::{Cmd, Process, Scratch, interrupt, wait_until};
 
 use super::{
     super::{
@@ -110,6 +110,7 @@ pub(super) struct Proxy {
 impl Drop for Proxy {
     /// Its children are in process groups of their own: only an orderly end ends them too.
     fn drop(&mut self) {
+        let _uncut = interrupt::hold();
         if let Err(error) = self.process.stop(Duration::from_secs(5)) {
             eprintln!("   {} did not end in order: {error:#}", self.kind.name());
         }
@@ -134,6 +135,17 @@ impl Proxy {
     /// Its processes, once it answers.
     pub(super) fn tree(&self) -> Result<Tree> {
         Tree::of(self.process.pid())
+    }
+
+    /// Ends it, and waits until all of its processes are gone.
+    ///
+    /// # Errors
+    /// It does not end in order.
+    pub(super) fn end(mut self) -> Result<()> {
+        let tree = self.tree()?;
+        let ended = self.process.stop(PATIENCE);
+        ended.with_context(|| format!("{} does not end: {}", self.kind.name(), self.complaint()))?;
+        tree.wait_for_end(PATIENCE)
     }
 
     /// What it has complained of.
