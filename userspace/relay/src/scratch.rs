@@ -235,7 +235,7 @@ impl Pending {
             Kept::Whole(whole) => whole,
         };
         while let Some(rest) = all.get(self.start..self.end).filter(|rest| !rest.is_empty()) {
-            match to.poll_send(cx, rest) {
+            match to.poll_send_rest(cx, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(n)) => {
                     self.start += n;

@@ -36,6 +36,11 @@ pub(crate) trait Stream {
     /// Sends what fits.
     fn poll_send(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>;
 
+    /// As [`Self::poll_send`], for what did not fit before: it is not tried before there is word of room.
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, buf)
+    }
+
     /// Sends what fits of several pieces.
     fn poll_send_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let first = bufs.iter().find(|buf| !buf.is_empty());
@@ -275,6 +280,15 @@ impl Stream for Socket {
         }
     }
 
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Registered(stream) => stream.poll_send_rest(cx, buf),
+            Self::Backend(stream) => stream.poll_send_rest(cx, buf),
+            // One that never blocked is not known to the runtime, and need not be.
+            Self::Raw(_) | Self::Tls(_) | Self::Lost => self.poll_send(cx, buf),
+        }
+    }
+
     fn poll_send_vectored(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if let Self::Tls(tls) = self {
             return tls.poll_send_vectored(cx, bufs);
@@ -378,6 +392,10 @@ impl Stream for TcpStream {
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Poll::Ready(Err(error.into())),
         }
+        self.poll_send_rest(cx, buf)
+    }
+
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         poll_call(
             self,
             buf.len(),

@@ -221,6 +221,10 @@ impl Stream for H1 {
         self.socket.poll_send(cx, buf)
     }
 
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.socket.poll_send_rest(cx, buf)
+    }
+
     fn poll_send_last(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.socket.poll_send_last(cx, buf)
     }

@@ -148,6 +148,10 @@ impl Stream for BackendSocket {
         self.stream.poll_send(cx, buf)
     }
 
+    fn poll_send_rest(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.poll_send_rest(cx, buf)
+    }
+
     fn poll_send_last(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.stream.poll_send_last(cx, buf)
     }
